@@ -152,7 +152,7 @@ async fn policy(google: &Target, store: &Store, document: DocumentKey) -> Result
     let live = loop {
         match google.read(&document).await {
             Ok(snapshot) => break snapshot.live,
-            Err(TargetError { kind: ErrorKind::Throttled { retry_after }, .. }) if tries < TRIES => {
+            Err(TargetError { kind: ErrorKind::Throttled { retry_after, .. }, .. }) if tries < TRIES => {
                 tries += 1;
                 tokio::time::sleep(retry_after.unwrap_or(PAUSE)).await;
             }

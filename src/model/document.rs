@@ -67,6 +67,12 @@ impl Region {
     }
 }
 
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "projects/{}/locations/{}", self.project, self.location)
+    }
+}
+
 fn is_segment(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 100

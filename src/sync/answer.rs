@@ -75,10 +75,7 @@ pub(super) fn learn(
                 Follows::Foreign(reason)
             }
             ErrorKind::Refused(what) => refused(additions, refusals, document, choice, carried_out, what, (now, at)),
-            ErrorKind::Throttled { .. } => {
-                additions.apart |= !carried_out.add.is_empty();
-                Follows::Done
-            }
+            ErrorKind::Throttled { .. } => Follows::Done,
             _ => {
                 refusals.release(document);
                 Follows::Done

@@ -130,22 +130,19 @@ impl Choice {
     }
 }
 
-/// Chooses the write of this attempt.
-pub(super) fn choose(inner: &Inner, document: &DocumentKey, plan: &Plan) -> Choice {
+/// Chooses the write of this attempt. `admitted`: the quota of the region permits one.
+pub(super) fn choose(inner: &Inner, document: &DocumentKey, plan: &Plan, admitted: bool) -> Choice {
     if inner.config.ceiling == Ceiling::Observe {
         // Nothing is written at all, not even to prove a read or to fence off an earlier call.
         return Choice::nothing();
     }
     let now = Instant::now();
-    let (open, removals_open) = {
-        let queue = inner.queue();
-        (queue.additions_open(document, now), queue.write_opens(&document.region(), Lane::Removal, now).is_none())
-    };
+    let open = admitted && inner.queue().additions_open(document, now);
     let at = inner.clock.now();
     let mut state = inner.state();
     // Each round isolates something more; the number of rounds is bounded by the additions.
     loop {
-        if let Some(choice) = choose_once(&mut state, document, plan, Moment { now, at, open, removals_open }) {
+        if let Some(choice) = choose_once(&mut state, document, plan, Moment { now, at, open, admitted }) {
             return choice;
         }
     }
@@ -155,13 +152,15 @@ pub(super) fn choose(inner: &Inner, document: &DocumentKey, plan: &Plan) -> Choi
 struct Moment {
     now: Instant,
     at: Timestamp,
+    /// True when additions may be written.
     open: bool,
-    removals_open: bool,
+    /// True when a write may be sent.
+    admitted: bool,
 }
 
 /// None: something was isolated, so that the choice has to be made again.
 fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: Moment) -> Option<Choice> {
-    let Moment { now, open, removals_open, .. } = moment;
+    let Moment { now, open, admitted, .. } = moment;
     state.document(document);
     let State { refusals, documents, .. } = state;
     let memory = documents.get_mut(document)?;
@@ -182,7 +181,7 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
     let partly = due.grants.len() < plan.remove.len();
     choice.removals = partly.then(|| due.grants.clone());
     if !due.grants.is_empty() {
-        if !removals_open {
+        if !admitted {
             choice.again = Some(Lane::Removal);
         } else if partly || (blocked && !plan.add.is_empty()) {
             choice.what = What::Removals;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::pacer::Call;
 use super::state::{FailedList, Listing, Trigger};
 use super::{Inner, preflight, sleep_until};
 use crate::catalog::{Inventory, InventoryItem};
@@ -88,8 +89,8 @@ async fn list_region(inner: &Inner, project: &str, location: &str) -> Discovery 
     let begun = Instant::now();
     let found = inner.target.discover(project, location).await;
     match found.failed.iter().find(|(_, error)| error.class() == ErrorClass::Throttle) {
-        Some((_, error)) => inner.note_quota(&region, false, begun, Some(error)),
-        None if found.failed.is_empty() => inner.note_quota(&region, false, begun, None),
+        Some((_, error)) => inner.note_quota(&region, Call::Read, begun, Some(error)),
+        None if found.failed.is_empty() => inner.note_quota(&region, Call::Read, begun, None),
         None => {}
     }
     found

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Inner;
-use super::lanes::Lane;
 use super::state::Trigger;
 use crate::model::{DirectoryChange, Seq, Subject, UserId};
 use crate::store::StoreError;
@@ -95,20 +94,13 @@ impl Inner {
         if documents.is_empty() {
             return Ok(());
         }
-        let at = super::revocation_due_at(tokio::time::Instant::now());
         {
             let mut state = self.state();
             for document in &documents {
                 state.document(document).note(trigger);
             }
         }
-        {
-            let mut queue = self.queue();
-            for document in &documents {
-                queue.enqueue(document, Lane::Removal, at);
-            }
-        }
-        self.due.notify_one();
+        self.enqueue_removals(&documents);
         Ok(())
     }
 }

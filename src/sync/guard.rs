@@ -2,9 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use tokio::time::Instant;
-
-use super::lanes::Lane;
 use super::state::State;
 use super::{Engine, Inner};
 use crate::model::{AuditEntry, AuditOutcome, DocumentKey, MappingKey, Removal};
@@ -60,13 +57,7 @@ impl Inner {
         tracing::info!(
             plan.hash = %hash, mapping.name = %kind.0, policies = removals.len(), "released held removals"
         );
-        {
-            let mut queue = self.queue();
-            for (document, _) in &removals {
-                queue.enqueue(document, Lane::Removal, super::revocation_due_at(Instant::now()));
-            }
-        }
-        self.due.notify_one();
+        self.enqueue_removals(removals.iter().map(|(document, _)| document));
         Ok(())
     }
 

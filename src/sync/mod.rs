@@ -19,6 +19,7 @@ mod discovery;
 mod drift;
 mod error;
 mod failures;
+mod fair;
 mod feed;
 mod first_look;
 mod guard;
@@ -26,6 +27,7 @@ mod history;
 #[cfg(test)]
 mod history_tests;
 mod lanes;
+mod pacer;
 mod preflight;
 mod progress;
 mod provenance;
@@ -41,7 +43,6 @@ mod rest;
 mod scripted_tests;
 mod state;
 mod termination;
-mod throttle;
 mod turns;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
@@ -54,7 +55,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, Ceiling, Effects, NestingBounds, Urgency};
-use crate::model::{Clock, FreezeReason, Randomness, Reason, RemovalLimits, Seq, TargetName};
+use crate::model::{Clock, DocumentKey, FreezeReason, Randomness, Reason, RemovalLimits, Seq, TargetName};
 use crate::status::StatusCache;
 use crate::store::{Store, StoreError, Trust};
 use crate::target::Target;
@@ -69,7 +70,7 @@ pub(crate) use queue::DueQueue;
 pub(crate) use report::{ProviderTraffic, TrafficSource};
 
 use first_look::FirstLook;
-use lanes::{Lane, Lanes};
+use lanes::{Lane, Lanes, Purpose};
 use state::{State, Trigger};
 
 /// Configuration of the engine. Times that users may choose are flags; the rest are constants with reasons.
@@ -128,6 +129,8 @@ struct Inner {
     discovery: Mutex<DueQueue<TargetName, Instant>>,
     /// Notified when a document may have become due.
     due: Notify,
+    /// Notified when another write may be sent.
+    writes: Notify,
     /// Notified when a target may have become due for listing.
     list: Notify,
     /// Notified when some status may have changed.
@@ -169,6 +172,7 @@ impl Engine {
             queue: Mutex::default(),
             discovery: Mutex::default(),
             due: Notify::new(),
+            writes: Notify::new(),
             list: Notify::new(),
             changed: Notify::new(),
             at_work: AtomicUsize::new(0),
@@ -368,19 +372,34 @@ impl Inner {
             state.changed_targets.extend(effects.targets);
             state.changed_providers.extend(effects.providers);
         }
+        self.enqueue_writes(effects.dirty.iter().map(|(document, urgency)| match urgency {
+            Urgency::Revocation => (document, Lane::Removal, revocation_due_at(now)),
+            Urgency::Addition => (document, Lane::Addition, now + window),
+        }));
+        self.flush_refusals().await;
+        self.changed.notify_one();
+    }
+
+    /// Enqueues documents that are likely to be written, and counts them for the namespaces of their mappings.
+    fn enqueue_writes<'d>(&self, documents: impl Iterator<Item = (&'d DocumentKey, Lane, Instant)>) {
+        let shared: Vec<_> = {
+            let state = self.state();
+            documents.map(|(document, lane, at)| (document, lane, at, state.shares(document))).collect()
+        };
         {
             let mut queue = self.queue();
-            for (document, urgency) in &effects.dirty {
-                let (lane, at) = match urgency {
-                    Urgency::Revocation => (Lane::Removal, revocation_due_at(now)),
-                    Urgency::Addition => (Lane::Addition, now + window),
-                };
-                queue.enqueue(document, lane, at);
+            for (document, lane, at, shares) in shared {
+                queue.enqueue(document, lane, Purpose::Write, at);
+                queue.share(document, shares);
             }
         }
-        self.flush_refusals().await;
         self.due.notify_one();
-        self.changed.notify_one();
+    }
+
+    /// Enqueues documents on which somebody may have to lose access.
+    fn enqueue_removals<'d>(&self, documents: impl IntoIterator<Item = &'d DocumentKey>) {
+        let at = revocation_due_at(Instant::now());
+        self.enqueue_writes(documents.into_iter().map(|document| (document, Lane::Removal, at)));
     }
 
     /// Enqueues every document in the ledger, unless nothing is loaded yet: then all of them are enqueued later.
@@ -399,7 +418,7 @@ impl Inner {
         {
             let mut queue = self.queue();
             for document in ledger.iter().map(|(document, _)| document).chain(&documents) {
-                queue.enqueue(document, Lane::Removal, now);
+                queue.enqueue(document, Lane::Removal, Purpose::Look, now);
             }
         }
         self.due.notify_one();

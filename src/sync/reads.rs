@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::Instant;
 
 use super::Inner;
 use super::error::EngineError;
+use super::pacer::Call;
 use crate::model::{DocumentKey, LedgerRow, Live, Revision};
 use crate::plan::{Evidence, Plan, ReadAge, age};
 use crate::store::DocumentLedger;
@@ -172,9 +172,7 @@ fn differs<'r>(uid: &str, revision: Option<&Revision>, mut rows: impl Iterator<I
 /// # Errors
 /// [`TargetError`].
 pub(super) async fn uid(inner: &Inner, document: &DocumentKey) -> Result<Option<String>, TargetError> {
-    let begun = Instant::now();
-    let answer = inner.answer_to(document, inner.target.resource_uid(document)).await;
-    inner.note_quota(&document.region(), false, begun, answer.as_ref().err());
+    let answer = inner.call(document, Call::Read, inner.target.resource_uid(document)).await;
     let missing = answer.as_ref().err().and_then(TargetError::missing_permission).map(str::to_owned);
     inner.state().document(document).missing_for_resource = missing;
     match answer {

@@ -22,16 +22,15 @@ use tokio::time::Instant;
 use super::answer::{Answer, Follows, learn};
 use super::choice;
 use super::error::EngineError;
-use super::lanes::{Lane, Throttled};
+use super::lanes::{Lane, Purpose};
+use super::pacer::Call;
 use super::state::Trigger;
 use super::{Inner, reads};
 use crate::catalog::Ceiling;
-use crate::model::{
-    Changes, Claim, DocumentKey, LedgerRow, Live, MappingKey, MemberKey, Region, Removal, Revision, Subject,
-};
+use crate::model::{Changes, Claim, DocumentKey, LedgerRow, Live, MappingKey, MemberKey, Removal, Revision, Subject};
 use crate::plan::{self, CallOutcome, Inputs, Plan, Settlement};
 use crate::store::DocumentLedger;
-use crate::target::{Backoff, ErrorClass, ErrorKind, Snapshot, TargetError};
+use crate::target::{Backoff, ErrorClass, Snapshot, TargetError};
 
 /// Number of times that one reconcile reads and plans again after a conflict, before the document is enqueued again.
 const CONFLICTS: u32 = 6;
@@ -193,10 +192,16 @@ fn back_off(reconciled: &mut ReconcileOutcome, error: &EngineError, failures: u3
     let (removal, addition) = match error {
         // All documents of the region wait for the same quota.
         EngineError::Target(error) if error.class() == ErrorClass::Throttle => {
-            reconciled.again.push(Lane::Addition);
-            if reconciled.removals {
-                reconciled.again.push(Lane::Removal);
+            if failures < 2 {
+                reconciled.again.push(Lane::Addition);
+                if reconciled.removals {
+                    reconciled.again.push(Lane::Removal);
+                }
+                return;
             }
+            // The pace of the region does not help this one: its calls are refused for a reason of their own.
+            let (removal, addition) = (REMOVAL.delay(failures, random), Backoff::FAILURE.delay(failures, random));
+            reconciled.retry = [reconciled.removals.then_some(removal), Some(addition)];
             return;
         }
         // The time to wait is known there.
@@ -407,12 +412,16 @@ async fn execute(
     if prepared.undecided && plan.changes.is_none() {
         return Ok(Written::Held(inner.held(document, plan).await?));
     }
-    let choice = choice::choose(inner, document, plan);
+    let lane = if plan.remove.is_empty() { Lane::Addition } else { Lane::Removal };
+    let writes = plan.changes.is_some() && inner.config.ceiling == Ceiling::Enforce;
+    // Before anything is chosen or recorded: the choice assumes that it is carried out.
+    let admitted = !writes || inner.admit_write(document, lane).await;
+    let choice = choice::choose(inner, document, plan, admitted);
     if prepared.undecided && !choice.is_whole() {
         return Ok(Written::Held(inner.held(document, plan).await?));
     }
     if let Some(wait) = choice.removals_wait {
-        inner.queue().enqueue(document, Lane::Removal, Instant::now() + wait);
+        inner.queue().enqueue(document, Lane::Removal, Purpose::Write, Instant::now() + wait);
     }
     let carried_out = choice.carried_out(plan);
     reconciled.again.extend(choice.again);
@@ -539,29 +548,10 @@ async fn write(
 
 impl Inner {
     async fn snapshot(&self, document: &DocumentKey) -> Result<Snapshot, TargetError> {
-        let begun = Instant::now();
-        let answer = self.answer_to(document, self.target.read(document)).await;
-        self.note_quota(&document.region(), false, begun, answer.as_ref().err());
-        answer
+        self.call(document, Call::Read, self.target.read(document)).await
     }
 
     async fn apply(&self, document: &DocumentKey, read: &Snapshot, changes: &Changes) -> Result<Snapshot, TargetError> {
-        let begun = Instant::now();
-        let answer = self.answer_to(document, self.target.apply(document, read, changes)).await;
-        self.note_quota(&document.region(), true, begun, answer.as_ref().err());
-        answer
-    }
-
-    /// Updates the backoff shared by the region with the answer of a call.
-    pub(super) fn note_quota(&self, region: &Region, write: bool, begun: Instant, error: Option<&TargetError>) {
-        let mut queue = self.queue();
-        match error.map(|error| &error.kind) {
-            Some(ErrorKind::Throttled { retry_after }) => {
-                let (now, random) = (Instant::now(), self.random.fraction());
-                queue.throttled(region, write, Throttled { begun, now, retry_after: *retry_after, random });
-            }
-            None => queue.answered(region, write, begun),
-            Some(_) => {}
-        }
+        self.call(document, Call::Write, self.target.apply(document, read, changes)).await
     }
 }

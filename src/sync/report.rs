@@ -257,5 +257,12 @@ fn gauges(inner: &Inner) {
     inner.metrics.drift_members.set(["unowned"], unowned);
     inner.metrics.held_members.set(["remove"], held[0]);
     inner.metrics.held_members.set(["leaver"], held[1]);
-    inner.metrics.queue.set([], inner.queue().waiting());
+    let (waiting, (paced, waits)) = {
+        let queue = inner.queue();
+        (queue.waiting(), queue.paced(tokio::time::Instant::now()))
+    };
+    inner.metrics.queue.set([], waiting);
+    inner.metrics.paced_regions.set(["reads"], paced[0]);
+    inner.metrics.paced_regions.set(["writes"], paced[1]);
+    inner.metrics.paced_documents.set([], waits);
 }

@@ -11,6 +11,7 @@ use super::additions::Additions;
 use super::apply::ObjectProblem;
 use super::drift::Drift;
 use super::error::EngineError;
+use super::fair::Share;
 use super::first_look::FirstLook;
 use super::queue::DueQueue;
 use super::reconcile::ReconcileOutcome;
@@ -29,6 +30,8 @@ use crate::target::Preflight;
 
 /// Largest number of event positions that a reconcile records as its causes.
 const CAUSES: usize = 32;
+/// Largest number of namespaces that one document counts for in the order of the documents.
+const SHARES: usize = 16;
 /// How long after the start a status stays unchanged, until its inputs are known again: lists, and the policies. A
 /// restart alone must not change a status.
 const SETTLING: Duration = Duration::from_secs(30);
@@ -330,6 +333,14 @@ impl State {
             from.take_while(move |(document, _)| is_there(document))
         };
         places.into_iter().flat_map(within).filter(move |(document, _)| self.catalog.target_of(document) == Some(name))
+    }
+
+    /// The namespaces whose mappings want something of this document; many of them count as few.
+    pub(crate) fn shares(&self, document: &DocumentKey) -> Vec<Share> {
+        let known = self.documents.get(document).map(|memory| &memory.mappings);
+        let mappings = self.catalog.reaching(document).chain(known.into_iter().flatten());
+        let namespaces: BTreeSet<&str> = mappings.map(MappingKey::namespace).collect();
+        namespaces.into_iter().take(SHARES).map(Share::from).collect()
     }
 
     /// The target that counts this document in its status, if any.

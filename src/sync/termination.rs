@@ -3,10 +3,7 @@
 //! A mapping whose deletion was observed is kept as terminating until no claim of it is left, also over restarts. A
 //! mapping that is missing without an observed deletion freezes its claims.
 
-use tokio::time::Instant;
-
 use super::apply::{DEFAULT_NAMESPACE, IntakeError, SOURCE_OF_ENDING, stored_json};
-use super::lanes::Lane;
 use super::state::{State, Trigger};
 use super::{Engine, Inner};
 use crate::api::RoleMapping;
@@ -195,17 +192,6 @@ impl Inner {
         let documents = self.store.claimed_documents(key).await?;
         self.enqueue_removals(&documents);
         Ok(())
-    }
-
-    fn enqueue_removals(&self, documents: &[DocumentKey]) {
-        let at = super::revocation_due_at(Instant::now());
-        {
-            let mut queue = self.queue();
-            for document in documents {
-                queue.enqueue(document, Lane::Removal, at);
-            }
-        }
-        self.due.notify_one();
     }
 
     /// Forgets a deleted mapping once it has no claims left and no running reconcile has it in its plan.

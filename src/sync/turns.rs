@@ -9,16 +9,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::lanes::{After, Lane};
+use super::lanes::{Admission, After, Lane, Purpose};
+use super::pacer::{Call, Throttled};
 use super::{Inner, reconcile, sleep_until};
-use crate::model::{DocumentKey, MappingKey};
-use crate::target::ErrorClass;
+use crate::model::{DocumentKey, MappingKey, Reason, Region};
+use crate::target::{ErrorClass, ErrorKind, TargetError};
 
 /// Timeout of running attempts during shutdown: longer than one call to Google.
 const GRACE: Duration = Duration::from_secs(35);
 
 /// Time of waiting for an answer of Google after which an attempt gives up its slot.
 const PROMPT: Duration = Duration::from_millis(150);
+
+/// Time after which a call without an answer no longer keeps others of its region from being sent.
+const OVERDUE: Duration = Duration::from_secs(1);
 
 /// Time after which an attempt that fails without an answer counts as hanging.
 const HUNG: Duration = Duration::from_secs(2);
@@ -54,6 +58,21 @@ async fn turn(inner: Arc<Inner>, document: DocumentKey, lane: Lane) {
     inner.finish(&document, outcome, begun).await;
 }
 
+/// A call that counts as under way until this is dropped.
+struct UnderWay<'i> {
+    inner: &'i Inner,
+    region: Region,
+    call: Call,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.inner.queue().end_call(&self.region, self.call);
+        self.inner.writes.notify_waiters();
+        self.inner.due.notify_one();
+    }
+}
+
 impl Inner {
     /// Waits for Google's answer to the attempt at `document`. If that takes long, other attempts run meanwhile.
     pub(super) async fn answer_to<T>(&self, document: &DocumentKey, call: impl Future<Output = T>) -> T {
@@ -65,6 +84,74 @@ impl Inner {
             self.due.notify_one();
         }
         call.await
+    }
+
+    /// Waits until the attempt at `document` may send a write. Returns false where another attempt has to send it, because
+    /// the quota of the region is spent.
+    pub(super) async fn admit_write(&self, document: &DocumentKey, lane: Lane) -> bool {
+        loop {
+            let answered = self.writes.notified();
+            match self.queue().admit_write(document, lane, Instant::now()) {
+                Admission::Now => return true,
+                Admission::Later => return false,
+                Admission::Soon => {}
+            }
+            answered.await;
+        }
+    }
+
+    /// Sends a read or write for the attempt at `document`, and records what its answer says about the quota.
+    pub(super) async fn call<T>(
+        &self,
+        document: &DocumentKey,
+        call: Call,
+        sent: impl Future<Output = Result<T, TargetError>>,
+    ) -> Result<T, TargetError> {
+        let begun = Instant::now();
+        {
+            let mut queue = self.queue();
+            match call {
+                Call::Read => queue.begin_read(document, begun),
+                Call::Write => queue.begin_write(document, begun),
+            }
+        }
+        let under_way = UnderWay { inner: self, region: document.region(), call };
+        let mut answer = std::pin::pin!(self.answer_to(document, sent));
+        let answer = if let Ok(answer) = tokio::time::timeout(OVERDUE, &mut answer).await {
+            answer
+        } else {
+            drop(under_way);
+            answer.await
+        };
+        self.note_quota(&document.region(), call, begun, answer.as_ref().err());
+        answer
+    }
+
+    /// Updates the pace of the region with the answer of a call.
+    pub(super) fn note_quota(&self, region: &Region, call: Call, begun: Instant, error: Option<&TargetError>) {
+        let now = Instant::now();
+        let mut queue = self.queue();
+        match error.map(|error| &error.kind) {
+            Some(ErrorKind::Throttled { retry_after, per_minute }) => {
+                let answer = Throttled { begun, now, retry_after: *retry_after, per_minute: *per_minute };
+                if let Some(per_minute) = queue.throttled(region, call, &answer) {
+                    tracing::warn!(
+                        reason = %Reason::Throttled, per_minute = per_minute.round(),
+                        "Google's quota of {} in {region} is spent, they are paced from here on", call.word()
+                    );
+                }
+            }
+            // Google counts what it refuses for another reason, too.
+            None
+            | Some(
+                ErrorKind::Conflict
+                | ErrorKind::Denied { .. }
+                | ErrorKind::NotFound
+                | ErrorKind::Refused(_)
+                | ErrorKind::Rejected,
+            ) => queue.answered(region, call, begun, now),
+            Some(ErrorKind::Unavailable | ErrorKind::Unknown) => {}
+        }
     }
 
     /// Takes the next document, as soon as there is one.
@@ -94,6 +181,7 @@ impl Inner {
         let _at_work = self.at_work();
         let now = Instant::now();
         let jitter = self.random.jitter();
+        let namespaces = self.state().shares(document);
         let silent = outcome.class().is_some_and(|class| matches!(class, ErrorClass::Retry | ErrorClass::Unknown));
         {
             let mut queue = self.queue();
@@ -105,17 +193,21 @@ impl Inner {
                     After { not_before: bound, ask: None }
                 }
             });
-            queue.complete(document, silent && now - begun > HUNG, after);
+            queue.complete(document, silent && now - begun > HUNG, after, now);
             for lane in outcome.again.iter().copied() {
-                queue.enqueue(document, lane, now);
+                queue.enqueue(document, lane, Purpose::Write, now);
             }
             if let Some(delay) = outcome.recheck {
-                queue.enqueue(document, Lane::Addition, now + delay);
+                queue.enqueue(document, Lane::Addition, Purpose::Look, now + delay);
             }
             if !outcome.idle {
-                queue.enqueue(document, Lane::Addition, now + self.config.drift_interval.mul_f64(jitter));
+                let drift = self.config.drift_interval.mul_f64(jitter);
+                queue.enqueue(document, Lane::Addition, Purpose::Look, now + drift);
             }
+            queue.share(document, namespaces);
         }
+        // A write that was reserved and not sent is free again.
+        self.writes.notify_waiters();
         let (mappings, ending): (BTreeSet<MappingKey>, Vec<MappingKey>) = {
             let mut state = self.state();
             if outcome.idle {
@@ -165,13 +257,7 @@ impl Inner {
         };
         if !lifted.is_empty() {
             let now = Instant::now();
-            {
-                let mut queue = self.queue();
-                for document in &lifted {
-                    queue.enqueue(document, Lane::Addition, now);
-                }
-            }
-            self.due.notify_one();
+            self.enqueue_writes(lifted.iter().map(|document| (document, Lane::Addition, now)));
         }
         if unstored.put.is_empty() && unstored.remove.is_empty() {
             return;

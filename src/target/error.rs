@@ -51,6 +51,8 @@ pub(crate) enum ErrorKind {
     Throttled {
         /// The delay that the target asks for, if any.
         retry_after: Option<Duration>,
+        /// The calls per minute that the quota permits to all clients together, if the answer says so.
+        per_minute: Option<u32>,
     },
     /// The target cannot be reached, or cannot answer now. Nothing was committed.
     Unavailable,

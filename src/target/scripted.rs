@@ -486,7 +486,7 @@ impl State {
             *used += 1;
             if used > most {
                 let retry_after = Some(Duration::from_secs(10));
-                return Err(error(ErrorKind::Throttled { retry_after }, Reason::QuotaExceeded));
+                return Err(error(ErrorKind::Throttled { retry_after, per_minute: None }, Reason::QuotaExceeded));
             }
         }
         let (live, new, gone) = self.change(document, |grants| *grants = after).ok_or_else(absent)?;

@@ -308,6 +308,10 @@ pub(crate) struct EngineMetrics {
     pub(crate) frozen_mappings: Gauges<0>,
     /// Documents that are due or waiting.
     pub(crate) queue: Gauges<0>,
+    /// Projects and regions whose calls are paced, by kind of call.
+    pub(crate) paced_regions: Gauges<1>,
+    /// Documents that are due and wait for the quota of writes.
+    pub(crate) paced_documents: Gauges<0>,
     /// Finished reconciles of documents, by outcome.
     pub(crate) syncs: Counters<1>,
     /// Members written, by action.
@@ -462,6 +466,16 @@ impl Metrics {
                     "Mappings that are frozen at least in part: suspended, or with claims whose ground is unknown",
                 ),
                 queue: area.gauges("queue_documents", [], "Policy documents that are due or scheduled"),
+                paced_regions: area.gauges(
+                    "paced_regions",
+                    ["calls"],
+                    "Projects and regions whose quota Google reported as spent within ten minutes, so that calls are paced, by kind of call: `reads`, `writes`",
+                ),
+                paced_documents: area.gauges(
+                    "paced_documents",
+                    [],
+                    "Policy documents that are due to be written and wait for the quota of their project and region",
+                ),
                 syncs: area.counters(
                     "syncs",
                     ["outcome"],

@@ -30,6 +30,7 @@ mod nesting;
 mod oauth;
 mod observers;
 mod oidc;
+mod pacing;
 mod people;
 mod permits;
 mod policies;

@@ -99,8 +99,8 @@ pub(crate) fn classify(call: Call, status: StatusCode, headers: &HeaderMap, body
     };
     match status.as_u16() {
         401 => GoogleError::Unauthenticated { message },
-        429 => GoogleError::Throttled { retry_after: retry_after(headers, &error), message },
-        403 if error.is_quota() => GoogleError::Throttled { retry_after: retry_after(headers, &error), message },
+        429 => throttled(headers, &error, message),
+        403 if error.is_quota() => throttled(headers, &error, message),
         403 if is_disabled(&error) => GoogleError::ApiDisabled { message },
         403 => GoogleError::Denied { permission: permission(&error), message },
         404 if known && error.status == "NOT_FOUND" => GoogleError::NotFound { message },
@@ -122,6 +122,17 @@ pub(crate) fn classify(call: Call, status: StatusCode, headers: &HeaderMap, body
         }
         _ => call.lost(message),
     }
+}
+
+fn throttled(headers: &HeaderMap, error: &Body, message: String) -> GoogleError {
+    GoogleError::Throttled { retry_after: retry_after(headers, error), per_minute: per_minute(error), message }
+}
+
+/// The calls per minute that the quota permits, from the metadata of the details.
+fn per_minute(error: &Body) -> Option<u32> {
+    let metadata = error.detail("ErrorInfo")?.get("metadata")?;
+    let is_by_minute = metadata.get("quota_limit")?.as_str()?.contains("PerMinute");
+    metadata.get("quota_limit_value")?.as_str()?.parse().ok().filter(|value| is_by_minute && *value > 0)
 }
 
 fn is_disabled(error: &Body) -> bool {

@@ -51,6 +51,8 @@ pub(crate) enum GoogleError {
     Throttled {
         /// The delay that Google asks for, if any.
         retry_after: Option<Duration>,
+        /// The calls per minute that the quota permits, if the answer says so.
+        per_minute: Option<u32>,
         /// Google's text.
         message: String,
     },
@@ -126,7 +128,9 @@ impl GoogleError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Conflict => ErrorKind::Conflict,
-            Self::Throttled { retry_after, .. } => ErrorKind::Throttled { retry_after: *retry_after },
+            Self::Throttled { retry_after, per_minute, .. } => {
+                ErrorKind::Throttled { retry_after: *retry_after, per_minute: *per_minute }
+            }
             Self::Unknown { .. } => ErrorKind::Unknown,
             Self::Unavailable { .. } | Self::Malformed { .. } | Self::Unauthenticated { .. } | Self::EtagMissing => {
                 ErrorKind::Unavailable

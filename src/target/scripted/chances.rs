@@ -57,7 +57,10 @@ fn of_any(chances: &Chances, random: &Randomness) -> Option<Fault> {
     }
     if happens(random, chances.throttled) {
         let retry_after = (below(random, 2) == 0).then(|| some_time(random, 20_000));
-        return Some(Fault::Error(error(ErrorKind::Throttled { retry_after }, Reason::QuotaExceeded)));
+        return Some(Fault::Error(error(
+            ErrorKind::Throttled { retry_after, per_minute: None },
+            Reason::QuotaExceeded,
+        )));
     }
     None
 }

@@ -27,7 +27,9 @@ fn every_metric_is_exposed_under_the_name_and_type_that_the_reference_gives() {
     for labelled in [&engine.syncs, &engine.members, &cluster.watch_failures, &cluster.status_writes] {
         labelled.inc(["a"]);
     }
-    for labelled in [&engine.documents, &engine.held_members, &engine.drift_members, &engine.drift] {
+    for labelled in
+        [&engine.documents, &engine.held_members, &engine.drift_members, &engine.drift, &engine.paced_regions]
+    {
         labelled.set(["a"], 1);
     }
     for labelled in [&scim.request_seconds, &engine.propagation_seconds, &google.request_seconds] {
