@@ -50,6 +50,18 @@ pub(crate) struct CloudRunTargetSpec {
     #[schemars(schema_with = "schema::duration")]
     pub(crate) discovery_interval: String,
 
+    /// Interval between reads of the policies of the target to detect drift, for example 5m. Omitted: that of
+    /// --drift-interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub(crate) drift_interval: Option<String>,
+
+    /// What holds for whole policies, whichever mappings grant something there. Of the entries that match a resource, the
+    /// first counts. Omitted: every difference is reported.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub(crate) documents: Vec<DocumentsSpec>,
+
     /// Delegations. A mapping gets a role on a resource when one entry admits its namespace, its identity provider, the
     /// resource and the role together. Omitted: nothing is delegated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -96,6 +108,38 @@ pub(crate) struct AllowSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub(crate) permit: Vec<Permission>,
+}
+
+/// What holds for the policies of some resources.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DocumentsSpec {
+    /// These resources: services/NAME, jobs/NAME or workerPools/NAME, where * in NAME stands for any characters.
+    #[schemars(schema_with = "schema::resources")]
+    pub(crate) resources: Vec<String>,
+
+    /// What is done about grants that rolecall neither made nor wants: Report shows them as drift, Ignore does not. They
+    /// are kept in either case. Grants to allUsers and allAuthenticatedUsers are always reported unless ignore names
+    /// them.
+    #[serde(default)]
+    pub(crate) unexpected: Unexpected,
+
+    /// Members whose grants are never reported as drift when rolecall did not make them, as they are in the policy:
+    /// serviceAccount:*, allUsers. * stands for any characters; letter case does not matter in addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::members")]
+    pub(crate) ignore: Vec<String>,
+}
+
+/// What is done about grants that rolecall neither made nor wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "What is done about grants that rolecall neither made nor wants.")]
+pub(crate) enum Unexpected {
+    /// They are not reported.
+    Ignore,
+    /// They are reported as drift.
+    #[default]
+    Report,
 }
 
 /// What a mapping may do beyond granting roles to groups.
@@ -182,7 +226,7 @@ pub(crate) struct CloudRunTargetStatus {
     #[schemars(length(max = 256))]
     pub(crate) last_handled_reconcile_at: Option<String>,
 
-    /// Ready, Accepted, Reconciling, Stalled, Reachable, `PermissionsValid` and Drifted.
+    /// Ready, Accepted, Reconciling, Stalled, Reachable, `PermissionsValid`, Drifted and `NearlyFull`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub(crate) conditions: Vec<Condition>,

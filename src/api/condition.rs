@@ -16,6 +16,8 @@ pub(crate) mod kind {
     pub(crate) const DRIFTED: &str = "Drifted";
     /// Grants stay as they are because the ground of their claims is unknown.
     pub(crate) const FROZEN: &str = "Frozen";
+    /// Little room is left in a policy. Only there when that is so.
+    pub(crate) const NEARLY_FULL: &str = "NearlyFull";
     /// Members of nested groups have what members of the outer group have. Only there when there is something to report.
     pub(crate) const NESTED_GROUPS: &str = "NestedGroups";
     /// The IdP has reached its storage quota.
@@ -40,6 +42,7 @@ pub(crate) mod kind {
         HELD,
         DRIFTED,
         FROZEN,
+        NEARLY_FULL,
         NESTED_GROUPS,
         QUOTA_EXCEEDED,
         FRESH,

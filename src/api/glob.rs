@@ -89,7 +89,7 @@ impl ResourcePatterns {
 
 /// Greedy matching from the left. Each literal run takes its first match, which leaves the most text for the following
 /// ones, so that no match has to be revised. The last run is anchored at the end.
-fn glob(pattern: &str, text: &str) -> bool {
+pub(crate) fn glob(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut rest) = text.strip_prefix(head) else { return false };
     let mut runs = tail.split('*').peekable();

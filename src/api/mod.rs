@@ -14,8 +14,8 @@ mod role_mapping;
 mod schema;
 
 pub(crate) use cloud_run_target::{
-    AllowSpec, CloudRunTarget, CloudRunTargetSpec, CloudRunTargetStatus, Permission, PolicyCounts, ResourceCounts,
-    TargetDrift,
+    AllowSpec, CloudRunTarget, CloudRunTargetSpec, CloudRunTargetStatus, DocumentsSpec, Permission, PolicyCounts,
+    ResourceCounts, TargetDrift, Unexpected,
 };
 pub(crate) mod manifest;
 #[cfg(test)]

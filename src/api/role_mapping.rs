@@ -237,7 +237,7 @@ pub(crate) struct RoleMappingStatus {
     #[schemars(length(max = 256))]
     pub(crate) last_handled_reconcile_at: Option<String>,
 
-    /// Accepted, Ready, Reconciling, Stalled, Held, Drifted, Frozen and `NestedGroups`.
+    /// Accepted, Ready, Reconciling, Stalled, Held, Drifted, Frozen, `NearlyFull` and `NestedGroups`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub(crate) conditions: Vec<Condition>,

@@ -22,6 +22,8 @@ const LOCATION: &str = "^[a-z]+-[a-z]+[0-9]+$";
 const ISSUER: &str = "^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~!$&()*+,;=:@%/-]*)?$";
 /// A subject of an issuer.
 const SUBJECT: &str = "^[!-~]+$";
+/// A member of a policy, with `*` for any characters.
+const MEMBER: &str = "^[!-~]+$";
 /// Hours, minutes and seconds, as accepted by [`super::duration`].
 const DURATION: &str = "^([0-9]{1,5}(h|m|s)){1,3}$";
 
@@ -161,6 +163,17 @@ pub(super) fn locations(_: &mut SchemaGenerator) -> Schema {
     set(
         64,
         &text(63, &[matches(LOCATION, "write each region by its name, such as europe-west1; wildcards are refused")]),
+    )
+}
+
+/// Members of policies, with globs.
+pub(super) fn members(_: &mut SchemaGenerator) -> Schema {
+    set(
+        64,
+        &text(
+            200,
+            &[matches(MEMBER, "write a member as in the policy, such as serviceAccount:* or allUsers, without spaces")],
+        ),
     )
 }
 

@@ -231,7 +231,7 @@ impl Process {
             clock: clock.clone(),
             folder: config.manifests.is_some().then(|| folder.clone()),
         };
-        let (shown, tested) = (cache.clone(), engine.clone());
+        let (shown, tested, drifted) = (cache.clone(), engine.clone(), engine.clone());
         let admin = Admin {
             metrics: metrics.clone(),
             readiness,
@@ -239,6 +239,7 @@ impl Process {
             progress: Arc::new(move || progress.clone().answer().boxed()),
             captures: Arc::new(move |name| served.captured(name)),
             preflights: Arc::new(move || preflights(&tested)),
+            drift: Arc::new(move || serde_json::to_value(drifted.drift()).unwrap_or_default()),
         };
         let mut servers = JoinSet::new();
         serve_admin(&mut servers, (admin_listener, probe_listener), admin, &stop);

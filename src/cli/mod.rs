@@ -13,6 +13,7 @@ use crate::model::{Clock, MappingKey};
 mod adopt;
 mod config;
 mod doctor;
+mod drift;
 mod erase;
 mod lint;
 mod preflight;
@@ -32,6 +33,7 @@ mod verify;
 pub(crate) use adopt::AdoptArgs;
 pub(crate) use config::{ConfigError, ConfigErrors, DatabaseUrl, LogFormat, Mode, RunConfig, google_client};
 pub(crate) use doctor::DoctorArgs;
+pub(crate) use drift::DriftArgs;
 pub(crate) use lint::LintArgs;
 pub(crate) use preflight::PreflightArgs;
 pub(crate) use reference::ReferenceArgs;
@@ -109,6 +111,9 @@ pub(crate) enum Command {
     /// Show the status of the resources of a running rolecall
     #[command(after_help = status::EXAMPLES)]
     Status(StatusArgs),
+    /// Show all differences between policies and what is wanted
+    #[command(after_help = drift::EXAMPLES)]
+    Drift(DriftArgs),
     /// Explain what the requests of an identity provider get wrong
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(DoctorArgs),
@@ -352,6 +357,7 @@ pub(crate) async fn dispatch(cli: Cli, io: &mut Io<'_>, clock: &dyn Clock) -> Re
     let exit = match cli.command {
         Command::Run(args) => return Ok(Next::Run(Box::new(RunConfig::from_args(&args)?))),
         Command::Status(args) => status::run(&args, io, clock).await?,
+        Command::Drift(args) => drift::run(&args, io, clock).await?,
         Command::Doctor(args) => doctor::run(&args, io, clock).await?,
         Command::Replay(args) => replay::run(&args, io).await?,
         Command::Token(args) => token::run(&args, io)?,

@@ -173,7 +173,7 @@ fn name_in(value: &mut Value, names: &Names) {
 }
 
 /// Replaces `ID` and `DOMAIN#DIGEST` by names, wherever they occur in a text.
-fn named<'a>(text: &'a str, names: &Names) -> Cow<'a, str> {
+pub(super) fn named<'a>(text: &'a str, names: &Names) -> Cow<'a, str> {
     static STANDS_FOR_A_PERSON: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w.-]*#[0-9a-f]{16}").ok());
     let Some(pattern) = &*STANDS_FOR_A_PERSON else { return Cow::Borrowed(text) };

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,12 @@ impl DriftKind {
         }
     }
 
+    /// The kind with this word.
+    #[must_use]
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
     /// The reason of the condition `Drifted`.
     #[must_use]
     pub(crate) fn reason(self) -> Reason {
@@ -109,6 +116,40 @@ pub(crate) struct Concerns {
 /// The differences of a document.
 pub(crate) type Differences = BTreeMap<DriftKey, Concerns>;
 
+/// A difference, and since when it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// Time of the first observation.
+    pub(crate) first_seen: Timestamp,
+    /// Whom it concerns.
+    pub(crate) concerns: Concerns,
+}
+
+/// Changes of the stored differences of a document.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct DriftChanges {
+    /// New and changed ones.
+    pub(crate) put: BTreeMap<DriftKey, Difference>,
+    /// Those that are over.
+    pub(crate) remove: BTreeSet<DriftKey>,
+}
+
+impl DriftChanges {
+    /// These changes and then the others.
+    #[must_use]
+    pub(crate) fn followed_by(mut self, later: Self) -> Self {
+        for key in later.remove {
+            self.put.remove(&key);
+            self.remove.insert(key);
+        }
+        for (key, difference) in later.put {
+            self.remove.remove(&key);
+            self.put.insert(key, difference);
+        }
+        self
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +157,7 @@ mod tests {
     #[test]
     fn a_kind_is_written_as_its_word_and_former_words_are_understood() {
         for kind in DriftKind::ALL {
+            assert_eq!(DriftKind::from_word(kind.word()), Some(kind));
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
         }
         assert!(DriftKind::ALL.is_sorted());

@@ -35,14 +35,49 @@ pub(crate) struct Stored {
     pub(crate) times: usize,
 }
 
-/// The size of a document and its limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// The size of a document and its limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct Capacity {
     /// Number of appearances of principals in the document.
     pub(crate) used: usize,
     /// Largest permitted number of appearances of principals.
     pub(crate) limit: usize,
+    /// Number of appearances of groups and domains.
+    pub(crate) groups: usize,
+    /// Largest permitted number of appearances of groups and domains.
+    pub(crate) groups_limit: usize,
+    /// Number of bytes of its roles and members. The limit is not known.
+    pub(crate) bytes: usize,
+}
+
+/// Share of a limit, in percent, from which on a document is nearly full.
+const NEARLY_FULL: usize = 80;
+
+/// Number of bytes from which on a document is nearly full. Google says of the size of a policy only that it is some tens
+/// of kilobytes.
+const MANY_BYTES: usize = 48 << 10;
+
+impl Capacity {
+    /// True when little room is left.
+    #[must_use]
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.percent() >= NEARLY_FULL || self.bytes >= MANY_BYTES
+    }
+
+    /// The larger of the used shares of both limits.
+    #[must_use]
+    pub(crate) fn percent(&self) -> usize {
+        let share = |used: usize, limit: usize| used.saturating_mul(100).checked_div(limit).unwrap_or_default();
+        share(self.used, self.limit).max(share(self.groups, self.groups_limit))
+    }
+}
+
+/// True for a member that counts towards the limit on groups and domains.
+#[must_use]
+pub(crate) fn is_group(member: &str) -> bool {
+    let member = member.strip_prefix("deleted:").unwrap_or(member);
+    member.starts_with("group:") || member.starts_with("domain:")
 }
 
 /// The changes to make to a document. Without any change, the document is written back as it is, which moves its
@@ -107,9 +142,21 @@ impl Live {
     #[must_use]
     pub(crate) fn room_without<'a>(&self, gone: impl Iterator<Item = &'a GrantKey>) -> Option<Room> {
         let capacity = self.capacity?;
-        let freed: usize = gone.filter_map(|grant| self.grants.get(grant)).map(|stored| stored.times).sum();
+        let (mut freed, mut freed_groups) = (0, 0);
+        for stored in gone.filter_map(|grant| self.grants.get(grant)) {
+            freed += stored.times;
+            freed_groups += if is_group(&stored.member) { stored.times } else { 0 };
+        }
         let kept = capacity.used.saturating_sub(freed);
-        Some(Room { kept, left: capacity.limit.saturating_sub(kept), limit: capacity.limit })
+        let kept_groups = capacity.groups.saturating_sub(freed_groups);
+        Some(Room {
+            kept,
+            left: capacity.limit.saturating_sub(kept),
+            limit: capacity.limit,
+            kept_groups,
+            groups_left: capacity.groups_limit.saturating_sub(kept_groups),
+            groups_limit: capacity.groups_limit,
+        })
     }
 
     /// The roles and members of the document.
@@ -145,4 +192,10 @@ pub(crate) struct Room {
     pub(crate) left: usize,
     /// Largest permitted number of appearances.
     pub(crate) limit: usize,
+    /// Appearances of groups and domains that stay.
+    pub(crate) kept_groups: usize,
+    /// Number of further appearances of groups and domains that fit.
+    pub(crate) groups_left: usize,
+    /// Largest permitted number of them.
+    pub(crate) groups_limit: usize,
 }

@@ -36,7 +36,7 @@ pub(crate) use directory::{
     UserId,
 };
 pub(crate) use document::{DocumentKey, Region, ResourceKind};
-pub(crate) use drift::{Concerns, Differences, DriftKey, DriftKind};
+pub(crate) use drift::{Concerns, Difference, Differences, DriftChanges, DriftKey, DriftKind};
 pub(crate) use grant::{Condition, ConditionHash, GrantKey};
 pub(crate) use guard::{
     DEFAULT_LEAVERS_PER_HOUR, DEFAULT_REMOVALS_PER_HOUR, GUARD_WINDOW, GuardDecision, Removal, RemovalLimit,
@@ -47,7 +47,7 @@ pub(crate) use ledger::{
     AcknowledgedWrite, AuditClaim, AuditEntry, AuditOutcome, Claim, GrantState, Ground, Intent, IntentAction,
     LedgerChange, LedgerRow, Pin, Revision, Subject,
 };
-pub(crate) use live::{Addition, Capacity, Changes, Live, Stored};
+pub(crate) use live::{Addition, Capacity, Changes, Live, Stored, is_group};
 #[cfg(test)]
 pub(crate) use manual_clock::ManualClock;
 pub(crate) use name::{MappingKey, NameError, ProviderName, TargetName};

@@ -120,8 +120,11 @@ reasons! {
         "another rolecall took over the database, so this one stopped writing and exited",
         "run one rolecall per database; if only one should be running, find and stop the other";
     PolicyFull:
-        "the policy would exceed 1,500 principals, so nothing was added to it",
-        "map fewer people onto the resource";
+        "the policy would exceed what Google permits in one policy: 1,500 principals, 250 groups and domains, or its size; what does not fit is left out",
+        "map fewer people or roles onto the resource, or split the resource";
+    PolicyNearlyFull:
+        "little room is left in a policy; beyond Google's limits nothing more can be added, while removals always go",
+        "map fewer people or roles onto the resource, or split the resource";
     OutcomeUnknown: "a call ended without an answer; the next read shows whether it took effect", "wait";
     AttributionAmbiguous:
         "a call ended without an answer and somebody else changed the policy meanwhile, so a grant is assumed to be rolecall's",

@@ -70,7 +70,7 @@ pub(super) fn put(live: &mut Live, role: &str, condition: ConditionHash, member:
 
 fn capacity(live: &Live) -> Capacity {
     let used = live.grants.values().map(|stored| stored.times).sum::<usize>() + live.beyond.len();
-    Capacity { used, limit: LIMIT }
+    Capacity { used, limit: LIMIT, groups_limit: LIMIT, ..Capacity::default() }
 }
 
 /// Fixture around `plan`: a document, a ledger, the wanted grants, and the people who have left.

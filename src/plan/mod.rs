@@ -43,8 +43,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Addition, AuditEntry, Changes, Claim, Desired, DocumentKey, GrantKey, GrantState, IntentAction, LedgerChange,
-    LedgerRow, Live, MappingKey, MemberKey, Reason, Removal, Revision, Subject,
+    Addition, AuditEntry, Capacity, Changes, Claim, Desired, DocumentKey, GrantKey, GrantState, IntentAction,
+    LedgerChange, LedgerRow, Live, MappingKey, MemberKey, Reason, Removal, Revision, Subject, is_group,
 };
 
 pub(crate) use counts::ClaimCounts;
@@ -186,7 +186,9 @@ pub(crate) struct HeldPart {
 /// Additions that would make the policy exceed Google's limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LimitExceeded {
-    /// Number of appearances of principals the policy would have.
+    /// True when the limit is that on groups and domains, not that on all principals.
+    pub(crate) of_groups: bool,
+    /// Number of appearances of principals, or of groups and domains, that the policy would have.
     pub(crate) appearances: usize,
     /// Largest permitted number.
     pub(crate) limit: usize,
@@ -312,6 +314,19 @@ impl Plan {
     #[must_use]
     pub(crate) fn resource_uid(&self) -> Option<&str> {
         self.context.resource_uid.as_deref()
+    }
+
+    /// The size of the document after this plan, if its call was acknowledged, or as it was read.
+    #[must_use]
+    pub(crate) fn space(&self, acknowledged: bool) -> Option<Capacity> {
+        let read = self.live.capacity?;
+        if !acknowledged {
+            return Some(read);
+        }
+        let gone = self.remove.iter().flat_map(|step| &step.out).chain(&self.sweep).collect::<BTreeSet<_>>();
+        let room = self.live.room_without(gone.into_iter())?;
+        let groups = self.add.iter().filter(|step| is_group(&step.row.member)).count();
+        Some(Capacity { used: room.kept + self.add.len(), groups: room.kept_groups + groups, ..read })
     }
 
     /// True when the plan removes a grant, grants one again, or draws a conclusion. It then has to be certain which

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::{
     DriftSample, FindingStatus, MappingMode, PolicyCounts, ProviderState, RefusedPath, ResourceCounts, TargetDrift,
 };
-use crate::model::{DocumentKey, FreezeReason, MappingPhase, MemberKey, Reason};
+use crate::model::{Capacity, DocumentKey, FreezeReason, MappingPhase, MemberKey, Reason};
 
 use super::drift::DriftTally;
 
@@ -135,6 +135,8 @@ pub(crate) struct DocumentOutcome {
     pub(crate) samples: Vec<DriftSample>,
     /// Lag of the last change.
     pub(crate) lag: Option<Lag>,
+    /// The size of the policy, once it was read.
+    pub(crate) space: Option<Capacity>,
     /// True when anybody may invoke the service without `roles/run.invoker`.
     pub(crate) invoker_iam_disabled: bool,
 }
@@ -153,6 +155,7 @@ impl DocumentOutcome {
             drift: DriftTally::default(),
             samples: Vec::new(),
             lag: None,
+            space: None,
             invoker_iam_disabled: false,
         }
     }
@@ -256,6 +259,8 @@ pub(crate) struct TargetInput<'a> {
     pub(crate) drift: &'a [TargetDrift],
     /// All of them, counted.
     pub(crate) drift_tally: &'a DriftTally,
+    /// The policies that are nearly full.
+    pub(crate) nearly_full: &'a [(String, Capacity)],
     /// The annotation `rolecall.dev/reconcile-requested-at` that was last acted upon.
     pub(crate) last_handled_reconcile_at: Option<&'a str>,
 }

@@ -16,6 +16,7 @@ use super::conditions::{Conditions, clip, earliest, explain, int, needs_a_person
 use super::drift::DriftTally;
 use super::input::{ClaimCounts, DocumentOutcome, Failure, Lag, MappingInput, SubjectOutcome};
 use super::ready::{FoldContext, Waiting, decide, unlisted};
+use super::space::set_nearly_full;
 
 /// Largest number of entries of a list in a status; counts are exact.
 const LISTED: usize = 50;
@@ -72,6 +73,9 @@ pub(crate) fn fold_mapping(
     if let Some((why, message)) = context.freeze() {
         conditions.set(kind::FROZEN, true, why.reason(), &message);
     }
+    let short: Vec<String> = documents.iter().map(|document| document.document.short()).collect();
+    let spaces = short.iter().zip(&documents).filter_map(|(name, document)| Some((name.as_str(), document.space?)));
+    set_nearly_full(&mut conditions, spaces);
     if let Some((whole, word, message)) = nested_groups(&context) {
         conditions.set(kind::NESTED_GROUPS, whole, word, &message);
     }

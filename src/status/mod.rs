@@ -14,6 +14,7 @@ mod mapping;
 mod provider;
 mod ready;
 mod refused;
+mod space;
 mod target;
 mod writer;
 

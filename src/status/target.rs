@@ -13,6 +13,7 @@ use super::Folded;
 use super::conditions::{Conditions, earliest, explain, plural, with_next_step};
 use super::input::TargetInput;
 use super::ready::unlisted;
+use super::space::set_nearly_full;
 
 /// Largest number of entries of `drift`; counts are exact.
 const LISTED_DRIFT: usize = 50;
@@ -42,6 +43,7 @@ pub(crate) fn fold_target(
         conditions.set(type_, finding.status, finding.reason, &finding.message);
     }
 
+    set_nearly_full(&mut conditions, input.nearly_full.iter().map(|(name, space)| (name.as_str(), *space)));
     let revisit = conditions.set_ready(ready.status, ready.reason, &ready.message);
 
     let status = CloudRunTargetStatus {

@@ -279,7 +279,7 @@ fn changes(before: Option<&Status>, now: &Status) -> Vec<Event> {
     let matters = |condition: &&Condition| match condition.type_.as_str() {
         kind::READY => true,
         kind::STALLED | kind::RECONCILING => false,
-        kind::HELD | kind::DRIFTED | kind::FROZEN => condition.status == "True",
+        kind::HELD | kind::DRIFTED | kind::FROZEN | kind::NEARLY_FULL => condition.status == "True",
         _ => {
             condition.status == "False"
                 || [Reason::PartlyDelegated, Reason::TokenExpiring, Reason::NestingCycle]

@@ -15,6 +15,7 @@ mod commands;
 mod compaction;
 #[cfg(test)]
 mod contract;
+mod drift;
 mod encoding;
 mod erase;
 mod error;

@@ -204,7 +204,12 @@ fn refused(
         return again;
     }
     if what.cause == RefusalCause::LimitExceeded {
-        // No single addition is at fault: there are too many.
+        // No single addition is at fault: there are too many. What fits is found by halves.
+        let sent = carried_out.add.len();
+        additions.chunk = Some((sent / 2).max(1));
+        if sent > 1 {
+            return again;
+        }
         refusals.release(document);
         return Follows::Done;
     }

@@ -9,7 +9,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use super::lanes::{Lane, Purpose};
 use super::provenance::{Provenance, created, generation, stamp};
+use super::rules::TargetRules;
 use super::state::{MappingState, ProviderState, TargetState, Trigger};
 use super::{Engine, Inner};
 use crate::api::{
@@ -475,7 +477,8 @@ impl Inner {
 
     fn install_target(&self, name: &TargetName, object: CloudRunTarget, generation: i64) -> Effects {
         let now = self.clock.now();
-        let effects = {
+        let drift_interval = object.spec.drift_interval.as_deref().and_then(|text| duration::parse(text).ok());
+        let (effects, sooner) = {
             let mut state = self.state();
             let old = state.targets.remove(name);
             let created = created(&object.metadata, now);
@@ -485,7 +488,10 @@ impl Inner {
                 state.refusals.project_changed(&object.spec.project);
             }
             let discovery_interval = duration::parse(&object.spec.discovery_interval).unwrap_or(DISCOVERY);
+            let known = old.as_ref().map(|old| old.drift_interval);
             let memory = TargetState {
+                drift_interval,
+                rules: TargetRules::of(&object.spec),
                 uid: object.metadata.uid.clone(),
                 spec: object.spec.clone(),
                 generation,
@@ -502,11 +508,30 @@ impl Inner {
             };
             state.targets.insert(name.clone(), memory);
             state.changed_targets.insert(name.clone());
-            state.catalog.apply_target(name.clone(), object.spec, created)
+            let effects = state.catalog.apply_target(name.clone(), object.spec, created);
+            let changed = known.is_some_and(|known| known != drift_interval);
+            let sooner: Vec<DocumentKey> = if changed {
+                state.documents_of(name).map(|(document, _)| document.clone()).collect()
+            } else {
+                Vec::new()
+            };
+            (effects, sooner)
         };
+        self.read_within(&sooner, drift_interval.unwrap_or(self.config.drift_interval));
         self.discovery().enqueue(name, Instant::now());
         self.list.notify_one();
         effects
+    }
+
+    /// Makes documents due within an interval, each at a time of its own.
+    fn read_within(&self, documents: &[DocumentKey], interval: std::time::Duration) {
+        let now = Instant::now();
+        let mut queue = self.queue();
+        for document in documents {
+            queue.enqueue(document, Lane::Addition, Purpose::Look, now + interval.mul_f64(self.random.fraction()));
+        }
+        drop(queue);
+        self.due.notify_one();
     }
 
     /// Installs a mapping in the catalog. `uid`: identity of the object in the history.

@@ -4,24 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::model::{Concerns, Differences, DriftKey, DriftKind, GrantKey, MappingKey};
+use crate::model::{
+    Concerns, Difference, Differences, DriftChanges, DriftKey, DriftKind, GrantKey, Live, MappingKey, Subject,
+};
 use crate::plan::{CallOutcome, Plan};
 use crate::status::{DriftTally, Reversions, SHOWN};
 
 /// Largest number of grants of one document that are remembered as made again.
 const REVERTED: usize = 1000;
 
-/// A difference, and since when it is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Difference {
-    pub(crate) first_seen: Timestamp,
-    pub(crate) concerns: Concerns,
-}
-
 /// A grant that somebody else removed and that was made again.
 #[derive(Debug, Clone)]
 struct Reverted {
     mappings: BTreeSet<MappingKey>,
+    subject: Option<Subject>,
     times: u64,
     last: Timestamp,
 }
@@ -33,6 +29,8 @@ pub(super) struct Drift {
     reverted: BTreeMap<GrantKey, Reverted>,
     /// Counts the changes, so that statuses notice them.
     pub(crate) version: u64,
+    /// Changes that are not stored.
+    unstored: DriftChanges,
 }
 
 impl Drift {
@@ -78,15 +76,24 @@ impl Drift {
                 (key, Difference { first_seen, concerns })
             })
             .collect();
-        if current != self.current {
-            self.current = current;
-            self.version += 1;
-        }
+        // What a former process knew and this one does not find is over.
+        let over = self.current.keys().chain(known.keys()).filter(|key| !current.contains_key(*key));
+        let remove = over.cloned().collect();
+        let is_stored =
+            |key: &DriftKey, new: &Difference| self.current.get(key).or_else(|| known.get(key)) == Some(new);
+        let put = current.iter().filter(|(key, new)| !is_stored(key, new));
+        let put = put.map(|(key, new)| (key.clone(), new.clone())).collect();
+        self.replace(current, DriftChanges { put, remove });
         for (grant, mappings) in plan.reverted(outcome) {
+            let subject = plan.subject_of(&grant);
             self.version += 1;
             if self.reverted.len() < REVERTED || self.reverted.contains_key(&grant) {
-                let reverted =
-                    self.reverted.entry(grant).or_insert(Reverted { mappings: BTreeSet::new(), times: 0, last: now });
+                let reverted = self.reverted.entry(grant).or_insert(Reverted {
+                    mappings: BTreeSet::new(),
+                    subject,
+                    times: 0,
+                    last: now,
+                });
                 reverted.mappings.extend(mappings);
                 (reverted.times, reverted.last) = (reverted.times.saturating_add(1), now);
             }
@@ -112,12 +119,57 @@ impl Drift {
         remained
     }
 
-    /// Forgets all but the grants that remain: nothing concerns the document any more, so that it is not read again.
-    pub(super) fn idle(&mut self) {
-        let before = self.current.len();
-        self.current.retain(|key, _| key.kind == DriftKind::GrantRemains);
+    fn replace(&mut self, current: BTreeMap<DriftKey, Difference>, changes: DriftChanges) {
+        if current != self.current {
+            self.current = current;
+            self.version += 1;
+        }
+        self.unstored = std::mem::take(&mut self.unstored).followed_by(changes);
+    }
+
+    /// Takes the changes to store since the last call.
+    pub(super) fn take_unstored(&mut self) -> DriftChanges {
+        std::mem::take(&mut self.unstored)
+    }
+
+    /// Restores the grants that remain, which no reconcile may find again.
+    pub(super) fn restore(&mut self, known: &BTreeMap<DriftKey, Difference>) {
+        let remains = known.iter().filter(|(key, _)| key.kind == DriftKind::GrantRemains);
+        self.current.extend(remains.map(|(key, difference)| (key.clone(), difference.clone())));
+    }
+
+    /// Forgets all but the grants that remain, because nothing else concerns the document any more. `live`: the document,
+    /// if it was read; grants that are no longer there do not remain.
+    pub(super) fn idle(&mut self, live: Option<&Live>) {
+        let there = |key: &DriftKey| {
+            live.is_none_or(|live| {
+                live.grants.keys().any(|grant| {
+                    grant.role.as_str() == key.role
+                        && grant.condition == key.condition
+                        && key.member.as_ref() == Some(&grant.member)
+                })
+            })
+        };
+        let mut current = self.current.clone();
+        current.retain(|key, _| key.kind == DriftKind::GrantRemains && there(key));
+        let remove = self.current.keys().filter(|key| !current.contains_key(*key)).cloned().collect();
         self.reverted.clear();
-        self.version += u64::from(before != self.current.len());
+        self.replace(current, DriftChanges { put: BTreeMap::new(), remove });
+    }
+
+    /// The subject for whom a grant that was made again is claimed.
+    pub(super) fn subject_of(&self, grant: &GrantKey) -> Option<Subject> {
+        self.reverted.get(grant)?.subject
+    }
+
+    /// The grants that were made again within the last hour: the grant, the mappings, how often, and the last time.
+    pub(super) fn made_again(
+        &self,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (&GrantKey, &BTreeSet<MappingKey>, u64, Timestamp)> {
+        let shown = move |last: Timestamp| now < last.saturating_add(SHOWN).unwrap_or(now);
+        let recent = self.reverted.iter().filter(move |(_, reverted)| shown(reverted.last));
+        recent.map(|(grant, reverted)| (grant, &reverted.mappings, reverted.times, reverted.last))
     }
 
     /// True when grants remain.

@@ -29,8 +29,15 @@ impl DocumentState {
     ) -> Vec<Failure> {
         let since = self.failing_since.unwrap_or(Timestamp::UNIX_EPOCH);
         let mut failures: Vec<Failure> = Vec::new();
-        let is_foreign = |reason: Reason| reason == Reason::ForeignMemberRejected;
-        if let Some((reason, message)) = self.error.as_ref().filter(|(reason, _)| !is_foreign(*reason)) {
+        let counts = self.claim_counts.get(key).copied().unwrap_or_default();
+        let concerns = |reason: Reason| match reason {
+            // Reported below.
+            Reason::ForeignMemberRejected => false,
+            // Whose grants stand is not concerned by those that do not fit.
+            Reason::PolicyFull => counts.pending + counts.failed + counts.revoking > 0,
+            _ => true,
+        };
+        if let Some((reason, message)) = self.error.as_ref().filter(|(reason, _)| concerns(*reason)) {
             failures.push(Failure { reason: *reason, message: quoted(inner, state, message), since });
         }
         for member in &self.forbidden {
@@ -40,7 +47,6 @@ impl DocumentState {
             let since = self.forbidden_since.unwrap_or(since);
             failures.push(Failure { reason: Reason::PrincipalRespelled, message, since });
         }
-        let counts = self.claim_counts.get(key).copied().unwrap_or_default();
         if let Some(foreign) = self.additions.foreign.as_ref()
             && counts.pending + counts.failed + counts.revoking > 0
         {
@@ -79,9 +85,10 @@ impl DocumentState {
         let limit = self.found.as_ref().and_then(|found| found.limit.as_ref());
         if let Some((limit, withheld)) = limit.and_then(|limit| Some((limit, *limit.withheld_of.get(key)?))) {
             let message = format!(
-                "the policy of {} would name {} principals, {} are allowed; {withheld} of the grants of this mapping are left out",
+                "the policy of {} would name {} {}, {} are allowed; {withheld} of the grants of this mapping are left out",
                 document.short(),
                 limit.appearances,
+                if limit.of_groups { "groups and domains" } else { "principals" },
                 limit.limit,
             );
             failures.push(Failure { reason: plan::LimitExceeded::REASON, message, since });

@@ -39,6 +39,7 @@ mod removals;
 mod report;
 #[cfg(test)]
 mod rest;
+mod rules;
 #[cfg(test)]
 mod scripted_tests;
 mod state;
@@ -67,7 +68,7 @@ pub(crate) use apply::owner_of;
 pub(crate) use apply::{IntakeError, ObjectProblem};
 pub(crate) use provenance::Provenance;
 pub(crate) use queue::DueQueue;
-pub(crate) use report::{ProviderTraffic, TrafficSource};
+pub(crate) use report::{DriftEntry, DriftOutcome, ProviderTraffic, TrafficSource};
 
 use first_look::FirstLook;
 use lanes::{Lane, Lanes, Purpose};
@@ -190,6 +191,8 @@ impl Engine {
         let pins = inner.store.pins().await?;
         let (refusals, budgets) = (inner.store.refusals().await?, inner.store.write_budgets().await?);
         inner.state().refusals.load(refusals, budgets);
+        let drift = inner.store.drift().await?;
+        inner.state().restore_drift(drift);
         let before_nesting = inner.store.before_nesting().await?;
         {
             let mut state = inner.state();

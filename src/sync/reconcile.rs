@@ -60,6 +60,8 @@ pub(super) struct ReconcileOutcome {
     pub(crate) unfinished: bool,
     /// True when nothing concerns this document any more.
     pub(crate) idle: bool,
+    /// The document then, if it was read because grants remain there.
+    pub(crate) remaining: Option<Arc<Live>>,
     /// The trigger of the reconcile.
     pub(crate) trigger: Trigger,
 }
@@ -78,6 +80,7 @@ impl ReconcileOutcome {
             removals: false,
             unfinished: false,
             idle: false,
+            remaining: None,
             trigger,
         }
     }
@@ -261,10 +264,11 @@ async fn prepare(
     reconciled: &mut ReconcileOutcome,
 ) -> Result<Option<Prepared>, EngineError> {
     // A document that was planned before probably has to be planned again, so it is requested while the ledger is read.
-    let (known, first_look) = {
+    let (known, remains, first_look) = {
         let state = inner.state();
-        let known = state.documents.get(document).is_some_and(|memory| memory.found.is_some());
-        (known, state.is_first_look(document))
+        let memory = state.documents.get(document);
+        let known = memory.is_some_and(|memory| memory.found.is_some());
+        (known, memory.is_some_and(|memory| memory.drift.has_remains()), state.is_first_look(document))
     };
     let (ledger, early) = if known {
         let (ledger, answer) = tokio::join!(inner.store.document_ledger(document), inner.snapshot(document));
@@ -276,7 +280,7 @@ async fn prepare(
         ledger.rows.iter().flat_map(|row| &row.claims).map(|claim| claim.mapping.clone()).collect();
     let first_look = first_look && ledger.rows.is_empty();
     let is_idle = || ledger.rows.is_empty() && !inner.state().catalog.wants(document, &claimants);
-    if early.is_none() && !first_look && is_idle() {
+    if early.is_none() && !first_look && !remains && is_idle() {
         reconciled.idle = true;
         return Ok(None);
     }
@@ -291,6 +295,10 @@ async fn prepare(
     }
     if is_idle() {
         reconciled.idle = true;
+        reconciled.remaining = match answer {
+            Ok(snapshot) => Some(snapshot.live),
+            Err(error) => error.is_not_found().then(Arc::default),
+        };
         return Ok(None);
     }
     let (snapshot, read) = match answer {

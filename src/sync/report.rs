@@ -1,5 +1,6 @@
 //! Turns outcomes into statuses: folds the engine's state and publishes the result in the status cache.
 
+mod drift;
 mod health;
 mod mapping;
 mod provider;
@@ -13,12 +14,12 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::drift::{DriftEntry, DriftOutcome};
 use self::health::DocumentHealth;
 use super::Inner;
-use super::drift::Difference;
 use super::state::State;
 use crate::api::FindingStatus;
-use crate::model::{DocumentKey, DriftKey, DriftKind, MemberKey, ProviderName, Subject};
+use crate::model::{Difference, DocumentKey, DriftKey, DriftKind, MemberKey, ProviderName, Subject};
 use crate::status::{CaptureOutcome, DriftTally, Metadata, TokenOutcome};
 use crate::store::StoreError;
 
@@ -227,10 +228,14 @@ fn gauges(inner: &Inner) {
         let state = inner.state();
         let frozen = state.frozen_documents();
         let mut drift = DriftTally::default();
+        let (mut fullest, mut nearly_full) = (0, 0);
         for (document, memory) in &state.documents {
             let tally = memory.drift.tally(None, &state.reported(document), inner.clock.now());
             *counts.entry(memory.health(frozen.contains(document), !tally.kinds.is_empty())).or_insert(0) += 1;
             drift.add(&tally);
+            let space = memory.found.as_ref().and_then(|found| found.space);
+            fullest = fullest.max(space.map_or(0, |space| space.percent()));
+            nearly_full += usize::from(space.is_some_and(|space| space.is_nearly_full()));
             if let Some(found) = &memory.found {
                 lost += found.lost;
                 foreign += found.foreign;
@@ -242,6 +247,8 @@ fn gauges(inner: &Inner) {
         // Documents that were not read, because nothing may be, count as frozen too.
         let unread = frozen.iter().filter(|document| !state.documents.contains_key(**document)).count();
         *counts.entry(DocumentHealth::Frozen).or_insert(0) += unread;
+        inner.metrics.nearly_full.set([], nearly_full);
+        inner.metrics.fullest.set([], fullest);
         for kind in DriftKind::ALL {
             inner.metrics.drift.set([kind.word()], usize::try_from(drift.of(kind)).unwrap_or(usize::MAX));
         }

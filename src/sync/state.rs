@@ -17,13 +17,14 @@ use super::queue::DueQueue;
 use super::reconcile::ReconcileOutcome;
 use super::refusals::Refusals;
 use super::removals::Removals;
+use super::rules::TargetRules;
 use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, RoleMappingSpec};
 use crate::catalog::{Catalog, Effects, Urgency};
 use crate::model::{
-    DocumentKey, DriftKey, FreezeReason, GroupId, MappingKey, MappingPhase, MemberKey, ProviderName, Reason,
-    ResourceKind, Seq, TargetName,
+    Capacity, Difference, DocumentKey, DriftChanges, DriftKey, DriftKind, FreezeReason, GroupId, MappingKey,
+    MappingPhase, MemberKey, ProviderName, Reason, ResourceKind, Seq, TargetName,
 };
-use crate::plan::{ClaimCounts, Held, LimitExceeded, Plan};
+use crate::plan::{CallOutcome, ClaimCounts, Held, LimitExceeded, Plan};
 use crate::status::Failure;
 use crate::store::UninstallMode;
 use crate::target::Preflight;
@@ -86,11 +87,14 @@ pub(super) struct LastPlan {
     pub(crate) unowned: usize,
     /// True when a complete list lacks the resource although its policy can be read.
     pub(crate) unlisted: bool,
+    /// The size of the document.
+    pub(crate) space: Option<Capacity>,
 }
 
 impl LastPlan {
-    fn of(plan: &Plan) -> Self {
+    fn of(plan: &Plan, acknowledged: bool) -> Self {
         Self {
+            space: plan.space(acknowledged),
             held: plan.held.clone(),
             limit: plan.limit.clone(),
             foreign: plan.foreign,
@@ -190,6 +194,10 @@ pub(super) struct TargetState {
     pub(crate) generation: i64,
     pub(crate) created: Timestamp,
     pub(crate) discovery_interval: Duration,
+    /// Interval between reads of its policies, if the spec has one.
+    pub(crate) drift_interval: Option<Duration>,
+    /// What holds for its policies.
+    pub(crate) rules: TargetRules,
     pub(crate) failures: u32,
     pub(crate) listing: Option<Listing>,
     /// The last test of the permissions, by project; empty before the first one.
@@ -254,6 +262,10 @@ pub(super) struct State {
     pub(crate) targets: BTreeMap<TargetName, TargetState>,
     pub(crate) providers: BTreeMap<ProviderName, ProviderState>,
     pub(crate) mappings: BTreeMap<MappingKey, MappingState>,
+    /// Differences that a former process knew, of documents that this one has not planned yet.
+    pub(crate) known_drift: BTreeMap<DocumentKey, BTreeMap<DriftKey, Difference>>,
+    /// Changes of differences that are not stored.
+    pub(crate) unstored_drift: BTreeMap<DocumentKey, DriftChanges>,
     /// Number of orphaned grants of each document.
     pub(crate) orphaned: BTreeMap<DocumentKey, u64>,
     /// Since when each mapping lacks something on a document, as of the last fold of its status.
@@ -290,6 +302,8 @@ impl State {
             targets: BTreeMap::new(),
             providers: BTreeMap::new(),
             mappings: BTreeMap::new(),
+            known_drift: BTreeMap::new(),
+            unstored_drift: BTreeMap::new(),
             orphaned: BTreeMap::new(),
             lacking_since: BTreeMap::new(),
             frozen_mappings: BTreeMap::new(),
@@ -351,6 +365,31 @@ impl State {
     /// Phase of a mapping that is in force, or terminating.
     pub(crate) fn phase(&self, key: &MappingKey) -> Option<MappingPhase> {
         self.mappings.contains_key(key).then(|| self.catalog.phase(key)).flatten()
+    }
+
+    /// Puts the differences that a former process knew in force, as far as no reconcile may find them again.
+    pub(crate) fn restore_drift(&mut self, known: BTreeMap<DocumentKey, BTreeMap<DriftKey, Difference>>) {
+        for (document, known) in &known {
+            if known.keys().any(|key| key.kind == DriftKind::GrantRemains) {
+                self.document(document).drift.restore(known);
+                let mappings = known.values().flat_map(|known| &known.concerns.mappings).cloned().collect();
+                self.link(document, &mappings, true);
+            }
+        }
+        self.known_drift = known;
+    }
+
+    /// Takes what a former process knew of a document, once this one has a plan of it.
+    fn take_known_drift(&mut self, key: &DocumentKey, outcome: &ReconcileOutcome) -> BTreeMap<DriftKey, Difference> {
+        let known = outcome.plan.as_ref().and_then(|_| self.known_drift.remove(key));
+        known.unwrap_or_default()
+    }
+
+    fn store_drift(&mut self, document: &DocumentKey, changes: DriftChanges) {
+        if changes != DriftChanges::default() {
+            let earlier = self.unstored_drift.remove(document).unwrap_or_default();
+            self.unstored_drift.insert(document.clone(), earlier.followed_by(changes));
+        }
     }
 
     fn link(&mut self, document: &DocumentKey, mappings: &BTreeSet<MappingKey>, there: bool) {
@@ -456,8 +495,14 @@ impl State {
 
     /// Whether a difference on the document is reported.
     pub(crate) fn reported(&self, document: &DocumentKey) -> impl Fn(&DriftKey) -> bool + use<> {
-        let is_covered = self.catalog.target_of(document).is_some();
-        move |_| is_covered
+        let target = self.catalog.target_of(document).and_then(|name| self.targets.get(name));
+        let (is_covered, rules) = (target.is_some(), target.and_then(|target| target.rules.find(document)));
+        move |difference| is_covered && rules.as_ref().is_none_or(|rules| rules.reports(difference))
+    }
+
+    /// The interval between reads of a document, if its target has one.
+    pub(crate) fn drift_interval(&self, document: &DocumentKey) -> Option<Duration> {
+        self.targets.get(self.catalog.target_of(document)?)?.drift_interval
     }
 
     /// Changes with what the statuses of all mappings that reach the document say about it.
@@ -483,6 +528,7 @@ impl State {
         now: Timestamp,
     ) -> BTreeSet<MappingKey> {
         let unchecked_invoker = self.catalog.checks_no_invoker(key);
+        let known = self.take_known_drift(key, &outcome);
         let memory = self.document(key);
         // A reconcile that failed before it had a plan leaves the mappings of the last plan in force. A mapping whose
         // last claim ended without a call (the service is gone) has no part in the plan any more.
@@ -490,7 +536,8 @@ impl State {
         touched.append(&mut memory.planned);
         if outcome.idle {
             touched.extend(memory.drift.remained_of().cloned());
-            memory.drift.idle();
+            memory.drift.idle(outcome.remaining.as_deref());
+            let changes = memory.drift.take_unstored();
             // Changes that arrived during the reconcile wait for the next one.
             let waits = memory.take_trigger();
             if memory.drift.has_remains() {
@@ -504,6 +551,7 @@ impl State {
             if waits.is_some() {
                 self.document(key).note(&waits);
             }
+            self.store_drift(key, changes);
             self.link(key, &touched, false);
             if self.catalog.reaching(key).next().is_some() {
                 self.idle.insert(key.clone());
@@ -543,22 +591,25 @@ impl State {
         if let Some(plan) = outcome.plan {
             memory.held_since = if plan.held.is_empty() { None } else { memory.held_since.or(Some(now)) };
             memory.claim_counts = plan.counts(outcome.outcome.as_ref());
+            let acknowledged = matches!(&outcome.outcome, Some(CallOutcome::Acknowledged { .. }));
             for (grant, _) in plan.reverted(outcome.outcome.as_ref()) {
                 tracing::warn!(
                     target.document = %key, role = %grant.role,
                     "somebody else removed a grant of rolecall on {key}; it was granted again"
                 );
             }
-            memory.drift.update(&plan, outcome.outcome.as_ref(), unchecked_invoker, &BTreeMap::new(), now);
+            memory.drift.update(&plan, outcome.outcome.as_ref(), unchecked_invoker, &known, now);
             memory.mappings = memory.claim_counts.keys().cloned().collect();
-            memory.found = Some(LastPlan::of(&plan));
+            memory.found = Some(LastPlan::of(&plan, acknowledged));
         }
+        let changes = memory.drift.take_unstored();
         let now_there: BTreeSet<MappingKey> =
             memory.mappings.iter().chain(memory.drift.remained_of()).cloned().collect();
         self.idle.remove(key);
         self.link(key, &touched, false);
         self.link(key, &now_there, true);
         touched.extend(now_there);
+        self.store_drift(key, changes);
         touched
     }
 }

@@ -182,6 +182,11 @@ impl Inner {
         let now = Instant::now();
         let jitter = self.random.jitter();
         let namespaces = self.state().shares(document);
+        let (drift_interval, remains) = {
+            let state = self.state();
+            let remains = state.documents.get(document).is_some_and(|memory| memory.drift.has_remains());
+            (state.drift_interval(document).unwrap_or(self.config.drift_interval), remains)
+        };
         let silent = outcome.class().is_some_and(|class| matches!(class, ErrorClass::Retry | ErrorClass::Unknown));
         {
             let mut queue = self.queue();
@@ -200,8 +205,8 @@ impl Inner {
             if let Some(delay) = outcome.recheck {
                 queue.enqueue(document, Lane::Addition, Purpose::Look, now + delay);
             }
-            if !outcome.idle {
-                let drift = self.config.drift_interval.mul_f64(jitter);
+            if !outcome.idle || remains {
+                let drift = drift_interval.mul_f64(jitter);
                 queue.enqueue(document, Lane::Addition, Purpose::Look, now + drift);
             }
             queue.share(document, namespaces);
@@ -244,9 +249,27 @@ impl Inner {
                 tracing::warn!(%error, mapping.name = %mapping, "cannot check what is left of the deleted mapping {mapping}");
             }
         }
+        self.flush_drift().await;
         self.flush_refusals().await;
         self.due.notify_one();
         self.changed.notify_one();
+    }
+
+    /// Stores changed differences, so that the time of their first observation survives a restart.
+    async fn flush_drift(&self) {
+        let changes = std::mem::take(&mut self.state().unstored_drift);
+        if changes.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.change_drift(changes.clone()).await {
+            // They hold as long as this process runs, and are stored with the next ones.
+            tracing::warn!(%error, "cannot store since when policies differ from what is wanted");
+            let mut state = self.state();
+            for (document, earlier) in changes {
+                let later = state.unstored_drift.remove(&document).unwrap_or_default();
+                state.unstored_drift.insert(document, earlier.followed_by(later));
+            }
+        }
     }
 
     /// Stores changed refusals, and enqueues every document that an ended one concerns.

@@ -29,6 +29,10 @@ pub(crate) type CaptureProvider = Arc<dyn Fn(&str) -> Option<Vec<u8>> + Send + S
 /// Returns the last tests of permissions, as `/preflight` answers them. It must not wait for anything but memory.
 pub(crate) type PreflightProvider = Arc<dyn Fn() -> Value + Send + Sync>;
 
+/// Returns all differences between policies and what is wanted, as `/drift` answers them. It must not wait for anything
+/// but memory.
+pub(crate) type DriftProvider = Arc<dyn Fn() -> Value + Send + Sync>;
+
 /// What the admin port serves.
 #[derive(Clone)]
 pub(crate) struct Admin {
@@ -44,6 +48,8 @@ pub(crate) struct Admin {
     pub(crate) captures: CaptureProvider,
     /// Tests of permissions.
     pub(crate) preflights: PreflightProvider,
+    /// Differences between policies and what is wanted.
+    pub(crate) drift: DriftProvider,
 }
 
 /// The routes of the admin port. All are GET, and none changes anything.
@@ -56,6 +62,7 @@ pub(crate) struct Admin {
 /// | `/status` | a Kubernetes-style list of the resources with their status |
 /// | `/progress` | how far the process has come: positions, documents that run, are due or wait, and whether it is settled |
 /// | `/preflight` | the permissions that each target needs at Google, and which of them are missing |
+/// | `/drift` | all differences between policies and what is wanted, without names of people |
 /// | `/captures/NAME` | the last requests of an identity provider, redacted, or 404 when its `captureUntil` is not set |
 pub(crate) fn admin_router(admin: Admin) -> Router {
     Router::new()
@@ -65,6 +72,7 @@ pub(crate) fn admin_router(admin: Admin) -> Router {
         .route("/status", get(list))
         .route("/progress", get(progress))
         .route("/preflight", get(preflight))
+        .route("/drift", get(drift))
         .route("/captures/{identityProvider}", get(captured))
         .with_state(admin)
 }
@@ -115,6 +123,10 @@ async fn progress(State(admin): State<Admin>) -> Response {
     }
 }
 
+async fn drift(State(admin): State<Admin>) -> Response {
+    (HEADERS, Json((admin.drift)())).into_response()
+}
+
 async fn preflight(State(admin): State<Admin>) -> Response {
     (HEADERS, Json((admin.preflights)())).into_response()
 }
@@ -158,6 +170,7 @@ mod tests {
             progress,
             captures,
             preflights: Arc::new(|| json!([{"target": "shop-dev", "projects": []}])),
+            drift: Arc::new(|| json!([{"target": "shop-dev", "type": "PublicPrincipal"}])),
         })
     }
 
@@ -199,6 +212,13 @@ mod tests {
         let (code, kind, body) = ask(&router, Method::GET, "/captures/okta").await;
         assert_eq!((code.as_u16(), kind.as_str(), body.as_str()), (200, "application/json", r#"{"requests":[]}"#));
         assert_eq!(ask(&router, Method::GET, "/captures/entra").await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn drift_is_what_the_provider_gives() {
+        let (code, _, body) = ask(&router(&Readiness::default()), Method::GET, "/drift").await;
+        assert_eq!(code, 200);
+        assert!(body.contains("PublicPrincipal"), "{body}");
     }
 
     #[tokio::test]

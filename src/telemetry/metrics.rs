@@ -324,6 +324,10 @@ pub(crate) struct EngineMetrics {
     pub(crate) drift_members: Gauges<1>,
     /// Reported differences by kind.
     pub(crate) drift: Gauges<1>,
+    /// Documents with little room.
+    pub(crate) nearly_full: Gauges<0>,
+    /// The largest used share of a limit.
+    pub(crate) fullest: Gauges<0>,
     /// The last directory event that the engine has processed.
     pub(crate) event_seq: Gauges<0>,
     /// Time from directory event to acknowledgement, by kind of change.
@@ -505,6 +509,12 @@ impl Metrics {
                     "drift",
                     ["type"],
                     "Reported differences between policies and what is wanted, by type: `PublicPrincipal`, `GrantMissing`, `ConditionChanged`, `TargetRecreated`, `GrantRemains`, `GrantUnexpected`, `Tombstone`, `InvokerCheckDisabled`",
+                ),
+                nearly_full: area.gauges("nearly_full_documents", [], "Policy documents in which little room is left"),
+                fullest: area.gauges(
+                    "fullest_document_percent",
+                    [],
+                    "Percentage that the fullest policy document has of Google's limits on principals, and on groups and domains",
                 ),
                 event_seq: area.gauges("event_seq", [], "Last position of that sequence that the engine has processed"),
                 propagation_seconds: area.histograms(

@@ -188,6 +188,11 @@ principals:
 project: shop-prod
 locations: [us-central1, europe-west1]
 discoveryInterval: 1m
+driftInterval: 3m
+documents:
+  - resources: ["jobs/*"]
+    unexpected: Ignore
+    ignore: ["user:*"]
 allow:
   - namespaces: {matchLabels: {team: checkout}}
     identityProviders: [entra]

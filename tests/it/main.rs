@@ -19,6 +19,7 @@ mod causes;
 mod claims;
 mod connections;
 mod crash;
+mod drift;
 mod end_to_end;
 mod folder;
 mod guard;

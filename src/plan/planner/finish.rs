@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{AuditOutcome, GrantKey, GrantState, LedgerChange, LedgerRow, MappingKey};
+use crate::model::{AuditOutcome, GrantKey, GrantState, LedgerChange, LedgerRow, MappingKey, is_group};
 use crate::plan::counts::{CountedAs, CountedGrant};
 use crate::plan::{Evidence, Held, LimitExceeded, Plan, Step, changes, guard, plan_hash};
 
@@ -110,12 +110,31 @@ impl Planner<'_> {
     /// Removes those additions, starting with the last, that do not fit into the document.
     pub(super) fn fit(&mut self, add: &mut Vec<Step>, remove: &[Step]) -> Option<LimitExceeded> {
         let gone = remove.iter().flat_map(|step| &step.out).chain(&self.sweep).collect::<BTreeSet<_>>();
-        let room = self.live.room_without(gone.into_iter()).filter(|room| add.len() > room.left)?;
+        let room = self.live.room_without(gone.into_iter())?;
+        let groups = add.iter().filter(|step| is_group(&step.row.member)).count();
+        let of_groups = groups > room.groups_left;
+        if add.len() <= room.left && !of_groups {
+            return None;
+        }
+        let (appearances, most) = if of_groups {
+            (room.kept_groups + groups, room.groups_limit)
+        } else {
+            (room.kept + add.len(), room.limit)
+        };
+        let (mut left, mut groups_left) = (room.left, room.groups_left);
+        let (fitting, excess): (Vec<Step>, Vec<Step>) = std::mem::take(add).into_iter().partition(|step| {
+            let group = usize::from(is_group(&step.row.member));
+            let fits = left > 0 && groups_left >= group;
+            if fits {
+                (left, groups_left) = (left - 1, groups_left - group);
+            }
+            fits
+        });
+        *add = fitting;
         let uncertain: Vec<LedgerRow> =
-            add.iter().filter(|step| step.row.intent.is_some()).map(|step| step.row.clone()).collect();
-        let appearances = room.kept + add.len();
-        let withheld = add.split_off(room.left).into_iter().map(|step| step.row.grant).collect();
-        let mut limit = LimitExceeded { appearances, limit: room.limit, withheld, withheld_of: BTreeMap::new() };
+            excess.iter().filter(|step| step.row.intent.is_some()).map(|step| step.row.clone()).collect();
+        let withheld = excess.into_iter().map(|step| step.row.grant).collect();
+        let mut limit = LimitExceeded { of_groups, appearances, limit: most, withheld, withheld_of: BTreeMap::new() };
         let withheld: BTreeSet<&GrantKey> = limit.withheld.iter().collect();
         for row in uncertain.iter().filter(|row| withheld.contains(&row.grant)) {
             self.unsettled(row, false, true);

@@ -166,6 +166,7 @@ proptest! {
             policies: PolicyCounts { in_sync: counts[0], drifted: counts[1], held: counts[2], failed: counts[3], frozen: 0 },
             drift: &drift,
             drift_tally: &DriftTally::default(),
+            nearly_full: &names.iter().map(|name| (name.clone(), crate::model::Capacity { used: 9, limit: 9, ..crate::model::Capacity::default() })).collect::<Vec<_>>(),
             last_handled_reconcile_at: Some(&text),
         };
         let status = fold_target(&input, None, at).status;

@@ -37,6 +37,7 @@ fn target(listing: Option<&ListingOutcome>) -> TargetInput<'_> {
         policies: PolicyCounts { in_sync: 3, ..PolicyCounts::default() },
         drift: &[],
         drift_tally: tally,
+        nearly_full: &[],
         last_handled_reconcile_at: None,
     }
 }

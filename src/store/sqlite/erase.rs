@@ -185,6 +185,8 @@ pub(crate) fn erase(
     }
     for member in &traces.members {
         tx.db.run("DELETE FROM refusals WHERE member_key = ?", [member])?;
+        let sql = "DELETE FROM drift WHERE member_key = ?1 OR instr(member_key, 'deleted:' || ?1 || '?uid=') = 1";
+        tx.db.run(sql, [member])?;
     }
     let now = tx.now.to_string();
     meta::set(tx, "rewrite_due", Some(&now))?;

@@ -7,6 +7,7 @@
 pub(super) mod audit;
 pub(super) mod commands;
 mod connection;
+pub(super) mod drift;
 pub(super) mod erase;
 pub(super) mod events;
 #[cfg(test)]

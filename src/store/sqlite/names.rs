@@ -25,5 +25,11 @@ pub(crate) fn all(db: &Connection, emit: Emit<'_, (Option<UserId>, String)>) -> 
         let emails: Vec<EmailFact> = columns.json()?;
         emails.into_iter().try_for_each(|email| emit((id, email.value)))
     })?;
+    db.each(
+        "drift",
+        "SELECT DISTINCT member_key FROM drift WHERE instr(member_key, 'user:') > 0",
+        [],
+        |mut columns| emit((None, columns.text()?)),
+    )?;
     db.each("people", "SELECT name FROM people WHERE name IS NOT NULL", [], |mut columns| emit((None, columns.text()?)))
 }

@@ -267,6 +267,7 @@ fn outcome(
         let waits = memory.pending_since.is_some() || memory.error.is_some();
         return DocumentOutcome { claims: idle.filter(|_| !waits), ..outcome };
     };
+    outcome.space = found.space;
     let nothing = || is_pinned.then(ClaimCounts::default);
     outcome.claims = memory.claim_counts.get(key).map(counts).or_else(nothing);
     outcome.unlisted = found.unlisted && outcome.claims.is_some_and(|claims| claims.desired > 0);

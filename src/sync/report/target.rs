@@ -9,10 +9,9 @@ use super::health::DocumentHealth;
 use super::{SETTLES, later, metadata, quoted, shown_in};
 use crate::api::{PolicyCounts, ResourceCounts, TargetDrift};
 use crate::catalog::{Ceiling, TargetView};
-use crate::model::{DocumentKey, DriftKey, DriftKind, Kind, ResourceKind, TargetName};
+use crate::model::{Capacity, Difference, DocumentKey, DriftKey, DriftKind, Kind, ResourceKind, TargetName};
 use crate::status::{DriftTally, Failure, Item, ListingOutcome, Status, TargetInput, fold_target, same_target};
 use crate::sync::Inner;
-use crate::sync::drift::Difference;
 use crate::sync::state::{FailedList, Listing, State, StatusOf};
 use crate::target::is_for_writing;
 
@@ -39,7 +38,7 @@ pub(super) fn publish(inner: &Inner, name: &TargetName) {
         };
         let Some(view) = state.catalog.target(name) else { return };
         let problem = memory.problem.clone();
-        let Policies { counts: policies, drift, drift_tally, mut missing_permissions, unlisted } =
+        let Policies { counts: policies, drift, drift_tally, mut missing_permissions, unlisted, nearly_full } =
             policies(inner, &state, name, now);
         let mut permissions_matter = !missing_permissions.is_empty();
         for list in memory.listing.iter().flat_map(|listing| &listing.failed) {
@@ -71,6 +70,7 @@ pub(super) fn publish(inner: &Inner, name: &TargetName) {
                 policies,
                 drift: &drift,
                 drift_tally: &drift_tally,
+                nearly_full: &nearly_full,
                 last_handled_reconcile_at: memory.reconcile_requested_at.as_deref(),
             },
             previous.as_ref(),
@@ -97,6 +97,7 @@ struct Policies {
     missing_permissions: Vec<String>,
     /// Resources that the list lacks although their policies can be read.
     unlisted: Vec<String>,
+    nearly_full: Vec<(String, Capacity)>,
 }
 
 fn policies(inner: &Inner, state: &State, name: &TargetName, now: Timestamp) -> Policies {
@@ -104,7 +105,7 @@ fn policies(inner: &Inner, state: &State, name: &TargetName, now: Timestamp) -> 
     let mut drift: BTreeMap<(DriftKind, &DocumentKey, &DriftKey), &Difference> = BTreeMap::new();
     let mut drift_tally = DriftTally::default();
     let mut missing_permissions: Vec<String> = Vec::new();
-    let mut unlisted = Vec::new();
+    let (mut unlisted, mut nearly_full) = (Vec::new(), Vec::new());
     let frozen = state.frozen_documents();
     for (document, memory) in state.documents_of(name) {
         missing_permissions.extend(memory.missing_permission.clone());
@@ -112,6 +113,8 @@ fn policies(inner: &Inner, state: &State, name: &TargetName, now: Timestamp) -> 
         if memory.found.as_ref().is_some_and(|found| found.unlisted) {
             unlisted.push(document.short());
         }
+        let space = memory.found.as_ref().and_then(|found| found.space);
+        nearly_full.extend(space.filter(Capacity::is_nearly_full).map(|space| (document.short(), space)));
         let reported = state.reported(document);
         let tally = memory.drift.tally(None, &reported, now);
         match memory.health(frozen.contains(document), !tally.kinds.is_empty()) {
@@ -145,7 +148,7 @@ fn policies(inner: &Inner, state: &State, name: &TargetName, now: Timestamp) -> 
     let of_target = |document: &&&DocumentKey| state.catalog.target_of(document) == Some(name);
     let unread = frozen.iter().filter(unread).filter(of_target).count();
     counts.frozen = counts.frozen.saturating_add(i64::try_from(unread).unwrap_or(i64::MAX));
-    Policies { counts, drift, drift_tally, missing_permissions, unlisted }
+    Policies { counts, drift, drift_tally, missing_permissions, unlisted, nearly_full }
 }
 
 /// True when this is a permission on resources of this kind.

@@ -221,7 +221,13 @@ fn refusal(error: &Body) -> Named {
     if let Some(name) = unsupported.or_else(missing) {
         return Named { role: role(name), ..Named::nobody(RefusalCause::RoleNotSupported) };
     }
-    if text.contains("The number of members in the policy (") || text.contains("The number of groups in the policy (") {
+    let limits = [
+        "The number of members in the policy (",
+        "The number of groups in the policy (",
+        "policy is too large",
+        "larger than the maximum allowed size",
+    ];
+    if limits.iter().any(|limit| text.contains(limit)) {
         return Named::nobody(RefusalCause::LimitExceeded);
     }
     Named::nobody(RefusalCause::Other)

@@ -3,11 +3,18 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
 use super::policy::{Binding, Policy};
-use crate::model::{Capacity, Changes, ConditionHash, GrantKey, Live, MemberKey, Role, Stored};
+use crate::model::{Capacity, Changes, ConditionHash, GrantKey, Live, MemberKey, Role, Stored, is_group};
 
 /// Google's limit on the appearances of principals in all bindings of one policy.
 pub(crate) const MAX_PRINCIPALS: usize = 1500;
+
+/// Google's limit on the appearances of groups and domains. Google documents both that each appearance of a group counts
+/// and that each group counts once; the stricter reading is assumed.
+pub(crate) const MAX_GROUPS: usize = 250;
 
 /// The etag of a policy that has never been set.
 const NEVER_SET: &str = "ACAB";
@@ -16,9 +23,12 @@ const NEVER_SET: &str = "ACAB";
 pub(in crate::target) fn live(policy: &Policy) -> Live {
     let mut grants: BTreeMap<GrantKey, Stored> = BTreeMap::new();
     let mut beyond = BTreeSet::new();
-    let mut used = 0;
+    let mut used = exempted(policy);
+    let (mut groups, mut bytes) = (0, 0);
     for binding in &policy.bindings {
         used += binding.members.len();
+        groups += binding.members.iter().filter(|member| is_group(member)).count();
+        bytes += binding.role.len() + binding.members.iter().map(String::len).sum::<usize>();
         let condition = ConditionHash::of(binding.condition.as_ref());
         let role = Role::new(&binding.role);
         for spelling in &binding.members {
@@ -36,8 +46,28 @@ pub(in crate::target) fn live(policy: &Policy) -> Live {
         never_set: policy.etag == NEVER_SET,
         grants,
         beyond,
-        capacity: Some(Capacity { used, limit: MAX_PRINCIPALS }),
+        capacity: Some(Capacity { used, limit: MAX_PRINCIPALS, groups, groups_limit: MAX_GROUPS, bytes }),
     }
+}
+
+/// Number of members that audit configurations exempt: they count like members of bindings.
+fn exempted(policy: &Policy) -> usize {
+    let Some((_, configs)) = policy.rest.iter().find(|(name, _)| name == "auditConfigs") else { return 0 };
+    let Ok(configs) = configs.parse::<Vec<AuditConfig>>() else { return 0 };
+    let logs = configs.into_iter().flat_map(|config| config.audit_log_configs);
+    logs.map(|log| log.exempted_members.len()).sum()
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct AuditConfig {
+    audit_log_configs: Vec<AuditLogConfig>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct AuditLogConfig {
+    exempted_members: Vec<IgnoredAny>,
 }
 
 /// A role and a condition: the identity of a binding.

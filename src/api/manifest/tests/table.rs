@@ -55,6 +55,11 @@ spec:
   project: shop-dev
   locations: [europe-west1]
   discoveryInterval: 5m
+  driftInterval: 10m
+  documents:
+    - resources: ["services/*"]
+      unexpected: Report
+      ignore: ["serviceAccount:*", allUsers]
   allow:
     - namespaces: {names: [checkout], matchLabels: {team: checkout}}
       identityProviders: [okta]
@@ -285,6 +290,30 @@ pub(crate) fn rows() -> Vec<Row> {
             vec![
                 ("discoveryInterval: 0s".into(), "RuleViolated", "between 1s and 8760h"),
                 ("discoveryInterval: 5 minutes".into(), "PatternMismatch", "does not have the form"),
+            ],
+        ),
+        (
+            TARGET,
+            "driftInterval: 10m",
+            vec!["driftInterval: 1s".into(), "driftInterval: 24h".into(), "# the flag counts".into()],
+            vec![
+                ("driftInterval: 0s".into(), "RuleViolated", "between 1s and 8760h"),
+                ("driftInterval: often".into(), "PatternMismatch", "does not have the form"),
+            ],
+        ),
+        (
+            TARGET,
+            "unexpected: Report",
+            vec!["unexpected: Ignore".into(), "# by default".into()],
+            vec![("unexpected: Allow".into(), "ValueNotAllowed", "none of Ignore")],
+        ),
+        (
+            TARGET,
+            "ignore: [\"serviceAccount:*\", allUsers]",
+            vec!["ignore: [\"*\"]".into(), "# nobody".into()],
+            vec![
+                ("ignore: [\"user: a\"]".into(), "RuleViolated", "without spaces"),
+                ("ignore: [\"\"]".into(), "TooShort", "at least 1"),
             ],
         ),
         (
