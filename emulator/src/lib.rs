@@ -4,6 +4,7 @@
 //! It shares no code with rolecall, so that a wrong field name cannot go unnoticed because both sides use it.
 //! `docs/emulator.md` describes the control API under `/__emulator/`.
 
+mod account;
 mod call;
 mod caller;
 mod control;

@@ -207,6 +207,11 @@ pub(crate) fn parse_json(body: &[u8]) -> Result<Value, ApiError> {
         .map_err(|problem| ApiError::invalid(format!("Invalid JSON payload received. Parsing terminated: {problem}.")))
 }
 
+/// Checks a body of which no field is known.
+pub(crate) fn parse_empty(body: &[u8]) -> Result<(), ApiError> {
+    object(&parse_json(body)?, "", &[]).map(|_| ())
+}
+
 /// Parses the body of a set call. IAP has no `updateMask`.
 pub(crate) fn parse_set(body: &[u8], allows_mask: bool) -> Result<SetRequest, ApiError> {
     let value = parse_json(body)?;

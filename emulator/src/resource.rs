@@ -98,13 +98,17 @@ pub(crate) enum Target {
         project: u64,
         rest: String,
     },
+    ServiceAccount {
+        project: u64,
+        email: String,
+    },
 }
 
 impl Target {
     pub(crate) fn project(&self) -> u64 {
         match self {
             Self::Run(key) => key.project,
-            Self::Project(project) | Self::Iap { project, .. } => *project,
+            Self::Project(project) | Self::Iap { project, .. } | Self::ServiceAccount { project, .. } => *project,
         }
     }
 }
@@ -235,10 +239,14 @@ impl Projects {
             Target::Run(key) => self.name_of(key),
             Target::Project(project) => format!("projects/{}", self.id(*project)),
             Target::Iap { project, rest } => format!("projects/{project}/{rest}"),
+            Target::ServiceAccount { project, email } => {
+                format!("projects/{}/serviceAccounts/{email}", self.id(*project))
+            }
         }
     }
 
-    /// Parses `projects/P/locations/L/services/S`, `projects/P` and `projects/P/iap_web/…`.
+    /// Parses `projects/P/locations/L/services/S`, `projects/P`, `projects/P/iap_web/…` and
+    /// `projects/P/serviceAccounts/EMAIL`.
     pub(crate) fn target(&mut self, name: &str) -> Option<Target> {
         let name = name.trim_start_matches('/');
         let mut parts = name.splitn(3, '/');
@@ -262,6 +270,9 @@ impl Projects {
             }
             ["iap_web", rest @ ..] if rest.iter().all(|segment| !segment.is_empty()) => {
                 Some(Target::Iap { project, rest: segments.join("/") })
+            }
+            ["serviceAccounts", email] if email.contains('@') => {
+                Some(Target::ServiceAccount { project, email: (*email).to_owned() })
             }
             ["iap_tunnel", ..] => Some(Target::Iap { project, rest: segments.join("/") }),
             _ => None,

@@ -10,6 +10,7 @@ pub(crate) enum GrantKind {
     Run(Kind),
     Iap,
     Project,
+    ServiceAccount,
 }
 
 /// A predefined role.
@@ -29,10 +30,13 @@ enum On {
     Instances,
     Iap,
     Projects,
+    ServiceAccounts,
 }
 
 const RUN: &[On] = &[On::Services, On::Jobs, On::WorkerPools, On::Instances, On::Projects];
-const EVERYWHERE: &[On] = &[On::Services, On::Jobs, On::WorkerPools, On::Instances, On::Iap, On::Projects];
+const EVERYWHERE: &[On] =
+    &[On::Services, On::Jobs, On::WorkerPools, On::Instances, On::Iap, On::Projects, On::ServiceAccounts];
+const ACCOUNTS: &[On] = &[On::ServiceAccounts, On::Projects];
 const VIEW: &[&str] = &[
     "run.services.get",
     "run.services.list",
@@ -89,6 +93,8 @@ const IAM: &[&str] = &[
     "iap.webServices.setIamPolicy",
     "resourcemanager.projects.getIamPolicy",
     "resourcemanager.projects.setIamPolicy",
+    "iam.serviceAccounts.getIamPolicy",
+    "iam.serviceAccounts.setIamPolicy",
 ];
 
 macro_rules! role {
@@ -138,12 +144,25 @@ pub(crate) static TABLE: &[Role] = &[
     role!("roles/browser", "Browser", &["resourcemanager.projects.get"], &[On::Projects]),
     role!("roles/iam.securityAdmin", "Security Admin", IAM, EVERYWHERE),
     role!("roles/iam.securityReviewer", "Security Reviewer", VIEW, EVERYWHERE),
-    role!("roles/iam.serviceAccountUser", "Service Account User", &["iam.serviceAccounts.actAs"], &[On::Projects]),
+    role!("roles/iam.serviceAccountUser", "Service Account User", &["iam.serviceAccounts.actAs"], ACCOUNTS),
     role!(
         "roles/iam.serviceAccountTokenCreator",
         "Service Account Token Creator",
         &["iam.serviceAccounts.getAccessToken"],
-        &[On::Projects]
+        ACCOUNTS
+    ),
+    role!(
+        "roles/iam.workloadIdentityUser",
+        "Workload Identity User",
+        &["iam.serviceAccounts.getAccessToken", "iam.serviceAccounts.getOpenIdToken"],
+        ACCOUNTS
+    ),
+    role!("roles/iam.serviceAccountAdmin", "Service Account Admin", &["iam.serviceAccounts.*"], ACCOUNTS),
+    role!(
+        "roles/iam.serviceAccountViewer",
+        "View Service Accounts",
+        &["iam.serviceAccounts.get", "iam.serviceAccounts.list", "iam.serviceAccounts.getIamPolicy"],
+        ACCOUNTS
     ),
     role!(
         "roles/resourcemanager.projectIamAdmin",
@@ -164,6 +183,7 @@ impl Role {
             GrantKind::Run(Kind::Instance) => On::Instances,
             GrantKind::Iap => On::Iap,
             GrantKind::Project => On::Projects,
+            GrantKind::ServiceAccount => On::ServiceAccounts,
         })
     }
 

@@ -11,7 +11,7 @@ use crate::resource::{Kind, Target};
 use crate::roles;
 use crate::run::Parent;
 use crate::world::World;
-use crate::{credentials, run};
+use crate::{account, credentials, run};
 
 /// The verbs that follow a colon in the last path segment.
 const VERBS: &[&str] = &[
@@ -60,6 +60,12 @@ pub(crate) fn answer(world: &mut World, call: &Call, caller: &str) -> Reply {
         ("GET", [version @ ("v1" | "v3"), "projects", project], None) => {
             project_view(world, version, project, caller).into()
         }
+        ("GET", ["v1", "projects", project, "locations"], None) => locations(world, project, caller).into(),
+        (_, ["v1", "projects", project, "serviceAccounts", name @ ..], verb)
+            if name.len() <= 1 && verb != Some("generateAccessToken") =>
+        {
+            service_accounts(world, call, caller, project, name.first().copied(), verb)
+        }
         ("GET", ["v1", "roles"], None) => roles_list(call).into(),
         ("GET", ["v1", "roles", name], None) => role(&format!("roles/{name}")).into(),
         ("GET", ["v1", "projects" | "organizations", _, "roles", _], None) => role(&segments[1..].join("/")).into(),
@@ -87,6 +93,7 @@ struct Style {
 impl Style {
     const IAP: Self = Self { mask: false, permission: "iap.webServices" };
     const PROJECT: Self = Self { mask: true, permission: "resourcemanager.projects" };
+    const ACCOUNT: Self = Self { mask: true, permission: "iam.serviceAccounts" };
 }
 
 /// `getIamPolicy` by POST, `setIamPolicy`, `testIamPermissions`: IAP and Resource Manager.
@@ -113,6 +120,69 @@ fn on_policy(
         "testIamPermissions" => test_permissions(world, call, caller, target),
         _ => Err(ApiError::new(404, "NOT_FOUND", "Method not found.")),
     }
+}
+
+/// Service accounts: `getIamPolicy` is a POST with the version in the query.
+fn service_accounts(
+    world: &mut World,
+    call: &Call,
+    caller: &str,
+    project: &str,
+    name: Option<&str>,
+    verb: Option<&str>,
+) -> Reply {
+    let own = if project == "-" { None } else { world.projects.resolve(project) };
+    let target = name.and_then(|name| account::find(world, project, name));
+    match (call.method.as_str(), name, verb) {
+        (_, None, None) if own.is_none() => Reply::Error(no_project(project)),
+        ("GET", None, None) => account::list(world, call, caller, own.unwrap_or_default()).into(),
+        ("POST", None, None) => account::create(world, call, caller, own.unwrap_or_default()).into(),
+        ("GET", Some(_), None) => account::get(world, caller, target.as_ref()).into(),
+        ("DELETE", Some(_), None) => account::delete(world, caller, target.as_ref()).into(),
+        ("POST", Some(_), Some(verb)) => {
+            let Some(target) = target else { return Reply::Error(account::unknown()) };
+            account_policy(world, call, caller, &target, verb).into()
+        }
+        _ => Reply::Html(404),
+    }
+}
+
+fn account_policy(
+    world: &mut World,
+    call: &Call,
+    caller: &str,
+    target: &Target,
+    verb: &str,
+) -> Result<Value, ApiError> {
+    match verb {
+        "getIamPolicy" => {
+            account::authorise(world, caller, verb)?;
+            policy::parse_empty(&call.body)?;
+            world.get_policy(target, call.number("options.requestedPolicyVersion")?.unwrap_or(0))
+        }
+        "setIamPolicy" => {
+            account::authorise(world, caller, verb)?;
+            let request = policy::parse_set(&call.body, Style::ACCOUNT.mask)?;
+            world.set_policy(target, request)
+        }
+        _ => on_policy(world, call, caller, target, verb, Style::ACCOUNT),
+    }
+}
+
+/// The regions of Cloud Run.
+const REGIONS: &str = "africa-south1 asia-east1 asia-east2 asia-northeast1 asia-northeast2 asia-northeast3 asia-south1 \
+    asia-south2 asia-southeast1 asia-southeast2 australia-southeast1 australia-southeast2 europe-central2 europe-north1 \
+    europe-southwest1 europe-west1 europe-west10 europe-west12 europe-west2 europe-west3 europe-west4 europe-west6 \
+    europe-west8 europe-west9 me-central1 me-central2 me-west1 northamerica-northeast1 northamerica-northeast2 \
+    southamerica-east1 southamerica-west1 us-central1 us-east1 us-east4 us-east5 us-south1 us-west1 us-west2 us-west3 us-west4";
+
+/// `GET v1/projects/{p}/locations`
+fn locations(world: &mut World, project: &str, caller: &str) -> Result<Value, ApiError> {
+    let number = world.projects.resolve(project).ok_or_else(|| no_project(project))?;
+    let id = world.projects.id(number);
+    world.callers.authorise(caller, "run.locations.list", &format!("projects/{id}"))?;
+    let view = |region: &str| json!({ "name": format!("projects/{id}/locations/{region}"), "locationId": region, "displayName": region });
+    Ok(json!({ "locations": REGIONS.split_whitespace().map(view).collect::<Vec<_>>() }))
 }
 
 fn requested_version(value: &Value) -> Result<i64, ApiError> {
@@ -322,7 +392,9 @@ fn full_resource(world: &mut World, body: &Value) -> Result<Target, ApiError> {
     name.strip_prefix("//")
         .and_then(|rest| rest.split_once('/'))
         .filter(|(host, _)| {
-            ["run.googleapis.com", "iap.googleapis.com", "cloudresourcemanager.googleapis.com"].contains(host)
+            ["run", "iap", "cloudresourcemanager", "iam"]
+                .iter()
+                .any(|api| host.strip_prefix(api) == Some(".googleapis.com"))
         })
         .and_then(|(_, rest)| world.projects.target(rest))
         .ok_or_else(|| ApiError::invalid(format!("Invalid full resource name '{name}'.")))

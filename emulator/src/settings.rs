@@ -66,6 +66,7 @@ pub(crate) struct Conditions {
     pub(crate) instances: bool,
     pub(crate) iap: bool,
     pub(crate) projects: bool,
+    pub(crate) service_accounts: bool,
 }
 
 impl Default for Settings {
@@ -88,6 +89,7 @@ impl Default for Settings {
                 instances: false,
                 iap: true,
                 projects: true,
+                service_accounts: true,
             },
             page_size: 100,
             etags_in_conflict: true,

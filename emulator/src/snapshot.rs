@@ -2,12 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::account::Account;
 use crate::etag;
 use crate::policy::{self, Policy};
 use crate::resource::{Projects, Resource, ResourceKey, Target};
 use crate::world::World;
 
-/// Projects, resources and policies.
+/// Projects, resources, service accounts and policies.
 pub(crate) fn take(world: &World) -> Value {
     let projects: Vec<Value> = world
         .projects
@@ -39,10 +40,21 @@ pub(crate) fn take(world: &World) -> Value {
             Some((world.projects.target_name(target), policy::render(Some(&current), 3)))
         })
         .collect();
-    json!({ "projects": projects, "resources": resources, "policies": policies })
+    let accounts: Vec<Value> = world
+        .accounts
+        .iter()
+        .map(|((project, email), account)| {
+            json!({
+                "name": format!("projects/{}/serviceAccounts/{email}", world.projects.id(*project)),
+                "uniqueId": account.unique_id,
+                "displayName": account.display_name,
+            })
+        })
+        .collect();
+    json!({ "projects": projects, "resources": resources, "serviceAccounts": accounts, "policies": policies })
 }
 
-/// Replaces projects, resources and policies by a document of [`take`]; on an error nothing is changed.
+/// Replaces projects, resources, service accounts and policies by a document of [`take`]; on an error nothing is changed.
 pub(crate) fn restore(world: &mut World, document: &Value) -> Result<(), String> {
     let mut fresh = World::default();
     for (index, project) in items(document, "projects")?.iter().enumerate() {
@@ -77,6 +89,15 @@ pub(crate) fn restore(world: &mut World, document: &Value) -> Result<(), String>
         fresh.resources.insert(key, restored);
         fresh.last_resource = seq;
     }
+    for (index, account) in items(document, "serviceAccounts")?.iter().enumerate() {
+        let at = format!("serviceAccounts[{index}]");
+        let text = |field: &str| account[field].as_str().ok_or_else(|| format!("{at}.{field} is missing"));
+        let Some(Target::ServiceAccount { project, email }) = fresh.projects.target(text("name")?) else {
+            return Err(format!("{at}.name is not of the form projects/P/serviceAccounts/EMAIL"));
+        };
+        let (unique_id, display_name) = (text("uniqueId")?.to_owned(), text("displayName")?.to_owned());
+        fresh.accounts.insert((project, email), Account { unique_id, display_name });
+    }
     let empty = Map::new();
     for (name, policy) in document["policies"].as_object().unwrap_or(&empty) {
         let target = fresh.projects.target(name).ok_or_else(|| format!("policies: `{name}` is no resource"))?;
@@ -96,6 +117,7 @@ pub(crate) fn restore(world: &mut World, document: &Value) -> Result<(), String>
     world.projects = fresh.projects;
     world.resources = fresh.resources;
     world.order = fresh.order;
+    world.accounts = fresh.accounts;
     world.policies = fresh.policies;
     world.last_resource = world.last_resource.max(fresh.last_resource);
     world.last_etag = world.last_etag.max(fresh.last_etag);

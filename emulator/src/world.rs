@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::account::{self, Accounts};
 use crate::caller::Callers;
 use crate::directory::Directory;
 use crate::error::{ApiError, CONFLICT};
@@ -77,6 +78,7 @@ pub(crate) struct World {
     pub(crate) resources: HashMap<ResourceKey, Resource>,
     /// Resources of a project, kind and location in order of creation.
     pub(crate) order: BTreeMap<(u64, Kind, String), BTreeMap<u64, String>>,
+    pub(crate) accounts: Accounts,
     pub(crate) policies: HashMap<Target, Cell>,
     pub(crate) directory: Directory,
     pub(crate) callers: Callers,
@@ -212,11 +214,14 @@ impl World {
         Ok(policy::render(Some(&after), version.max(1)))
     }
 
-    /// Checks that a target exists. Cloud Run resources must have been created; projects and IAP resources exist as
+    /// Checks that a target exists. Cloud Run resources and service accounts must have been created; projects and IAP resources exist as
     /// soon as a request names them.
     pub(crate) fn must_exist(&self, target: &Target) -> Result<(), ApiError> {
         match target {
             Target::Run(key) if !self.resources.contains_key(key) => Err(self.not_found(key)),
+            Target::ServiceAccount { project, email } if !self.accounts.contains_key(&(*project, email.clone())) => {
+                Err(account::unknown())
+            }
             _ => Ok(()),
         }
     }
@@ -290,6 +295,7 @@ impl World {
             },
             Target::Project(_) => kinds.projects,
             Target::Iap { .. } => kinds.iap,
+            Target::ServiceAccount { .. } => kinds.service_accounts,
         }
     }
 
@@ -341,7 +347,8 @@ impl World {
                         return Err(ApiError::invalid(format!("Member '{name}' is not allowed in role '{role}'.")));
                     }
                     let is_new = !before.is_some_and(|policy| {
-                        policy.bindings.iter().any(|old| old.role == role && old.members.contains(name))
+                        let same = |old: &String| member::fold(old) == member::fold(name);
+                        policy.bindings.iter().any(|old| old.role == role && old.members.iter().any(same))
                     });
                     if role == "roles/owner" && is_new && matches!(parsed, Member::Account(Account::User, _)) {
                         return Err(ApiError::invalid(format!("Member '{name}' is not allowed in role '{role}'.")));
@@ -472,6 +479,7 @@ pub(crate) fn grant_kind(target: &Target) -> GrantKind {
         Target::Run(key) => GrantKind::Run(key.kind),
         Target::Project(_) => GrantKind::Project,
         Target::Iap { .. } => GrantKind::Iap,
+        Target::ServiceAccount { .. } => GrantKind::ServiceAccount,
     }
 }
 

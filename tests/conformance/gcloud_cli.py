@@ -151,6 +151,23 @@ def case_iap_binding_lands_under_the_project_number(emulator):
     assert same_etag(gcloud("beta", "iap", "web", "get-iam-policy", *where), policy)
 
 
+def case_service_account_binding_is_added_and_removed(emulator):
+    account = gcloud("iam", "service-accounts", "create", "runner")
+    assert account["email"] == f"runner@{PROJECT}.iam.gserviceaccount.com", account
+    assert [item["email"] for item in gcloud("iam", "service-accounts", "list")] == [account["email"]]
+    role = "roles/iam.serviceAccountUser"
+    where = (account["email"], f"--member={BOB}", f"--role={role}", "--condition=None")
+    gcloud("iam", "service-accounts", "add-iam-policy-binding", *where)
+    assert harness.members(emulator.policy(account["name"]), role) == [BOB]
+    assert harness.members(gcloud("iam", "service-accounts", "get-iam-policy", account["email"]), role) == [BOB]
+    gcloud("iam", "service-accounts", "remove-iam-policy-binding", *where)
+    assert "bindings" not in emulator.policy(account["name"])
+
+
+def case_regions_are_listed(_):
+    assert REGION in [region["locationId"] for region in gcloud("run", "regions", "list")]
+
+
 def case_services_are_listed_and_described(emulator):
     emulator.create(PROJECT, REGION, "services", "s")
     emulator.create(PROJECT, "europe-west1", "services", "other")

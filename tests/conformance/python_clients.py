@@ -243,6 +243,90 @@ def case_discovery_iap_policy_by_id_and_number(_):
     assert iap.getIamPolicy(resource=f"projects/{PROJECT}/{tail}", body=body).execute() == stored
 
 
+def case_discovery_iap_has_no_mask_and_keeps_conditions(_):
+    iap = discovery("iap", "v1").v1()
+    resource = f"projects/{PROJECT}/iap_web/cloud_run-us-central1/services/s"
+    condition = {"title": "t1", "expression": "request.time < timestamp('2030-01-01T00:00:00Z')"}
+    binding = {"role": "roles/iap.httpsResourceAccessor", "members": ["user:bob@example.com"], "condition": condition}
+    policy = {"version": 3, "etag": "ACAB", "bindings": [binding]}
+    stored = iap.setIamPolicy(resource=resource, body={"policy": policy}).execute()
+    assert stored["version"] == 3 and stored["bindings"] == [binding], stored
+    low = iap.getIamPolicy(resource=resource, body={}).execute()
+    assert low["bindings"][0]["role"].startswith("roles/iap.httpsResourceAccessor_withcond_"), low
+    for body in ({"policy": policy}, {"policy": stored, "updateMask": "bindings"}):
+        try:
+            iap.setIamPolicy(resource=resource, body=body).execute()
+        except googleapiclient.errors.HttpError as error:
+            assert error.status_code in (409, 400), error
+        else:
+            raise AssertionError("a stale etag or a mask was accepted")
+
+
+def case_discovery_project_policy_keeps_what_no_mask_names(emulator):
+    projects = discovery("cloudresourcemanager", "v3").projects()
+    name = f"projects/{PROJECT}"
+    audit = [{"service": "allServices", "auditLogConfigs": [{"logType": "DATA_READ"}]}]
+    bindings = [{"role": "roles/owner", "members": ["user:boss@example.com"]}]
+    emulator.control("PUT", f"policies/{name}", {"bindings": bindings, "auditConfigs": audit})
+    policy = projects.getIamPolicy(resource=name, body={"options": {"requestedPolicyVersion": 3}}).execute()
+    policy["bindings"].append({"role": "roles/run.viewer", "members": ["user:bob@example.com"]})
+    del policy["auditConfigs"]
+    stored = projects.setIamPolicy(resource=name, body={"policy": policy}).execute()
+    assert stored["auditConfigs"] == audit and len(stored["bindings"]) == 2, stored
+    emulator.control("PATCH", "settings", {"emptyProjectPolicy": "refuse"})
+    try:
+        projects.setIamPolicy(resource=name, body={"policy": {"etag": stored["etag"]}}).execute()
+    except googleapiclient.errors.HttpError as error:
+        assert error.status_code == 400, error
+    else:
+        raise AssertionError("an empty policy was accepted on a project")
+
+
+def case_discovery_service_account_and_its_policy(_):
+    accounts = discovery("iam", "v1").projects().serviceAccounts()
+    body = {"accountId": "runner", "serviceAccount": {"displayName": "Runner"}}
+    account = accounts.create(name=f"projects/{PROJECT}", body=body).execute()
+    assert account["email"] == f"runner@{PROJECT}.iam.gserviceaccount.com", account
+    listed = accounts.list(name=f"projects/{PROJECT}", pageSize=100).execute()
+    assert listed["accounts"] == [account] and "nextPageToken" not in listed, listed
+    name = account["name"]
+    assert accounts.get(name=f"projects/-/serviceAccounts/{account['uniqueId']}").execute() == account
+    policy = accounts.getIamPolicy(resource=name, options_requestedPolicyVersion=3).execute()
+    assert policy == {"etag": "ACAB"}, policy
+    policy["version"] = 3
+    policy["bindings"] = [{"role": "roles/iam.serviceAccountUser", "members": ["user:Bob@Example.com"]}]
+    stored = accounts.setIamPolicy(resource=name, body={"policy": policy}).execute()
+    assert harness.members(stored, "roles/iam.serviceAccountUser") == ["user:bob@example.com"], stored
+    try:
+        accounts.setIamPolicy(resource=name, body={"policy": policy}).execute()
+    except googleapiclient.errors.HttpError as error:
+        assert error.status_code == 409 and "concurrent policy changes" in str(error), error
+    else:
+        raise AssertionError("a stale etag was accepted")
+    accounts.delete(name=name).execute()
+    again = accounts.create(name=f"projects/{PROJECT}", body=body).execute()
+    assert again["uniqueId"] != account["uniqueId"], again
+    assert accounts.getIamPolicy(resource=name).execute() == {"etag": "ACAB"}
+
+
+def case_discovery_regions_are_listed(_):
+    locations = discovery("run", "v1").projects().locations().list(name=f"projects/{PROJECT}").execute()
+    assert REGION in [location["locationId"] for location in locations["locations"]], locations
+
+
+def case_discovery_roles_fit_their_kind(_):
+    roles = discovery("iam", "v1").roles()
+    accounts = f"//iam.googleapis.com/projects/{PROJECT}/serviceAccounts/runner@{PROJECT}.iam.gserviceaccount.com"
+    for resource, wanted, other in (
+        (accounts, "roles/iam.serviceAccountUser", INVOKER),
+        (f"//cloudresourcemanager.googleapis.com/projects/{PROJECT}", INVOKER, "roles/nothing"),
+        (f"//iap.googleapis.com/projects/{PROJECT}/iap_web/x", "roles/iap.httpsResourceAccessor", INVOKER),
+    ):
+        body = {"fullResourceName": resource}
+        names = [role["name"] for role in roles.queryGrantableRoles(body=body).execute()["roles"]]
+        assert wanted in names and other not in names, (resource, names)
+
+
 def case_discovery_roles(emulator):
     roles = discovery("iam", "v1").roles()
     assert "run.routes.invoke" in roles.get(name=INVOKER).execute()["includedPermissions"]

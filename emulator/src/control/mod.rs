@@ -15,7 +15,7 @@ use crate::quota::Limits;
 use crate::resource::Target;
 use crate::snapshot::{self, key, number};
 use crate::world::{Trace, World};
-use crate::{fault, run};
+use crate::{account, fault, run};
 
 /// The switches that are fields of a control call, by topic: [`fields`] accepts no others.
 const LAG: [&str; 2] = ["readMs", "effectMs"];
@@ -212,7 +212,8 @@ fn add_faults(world: &mut World, replace: bool, body: &Value) -> Result<Value, C
 fn target(world: &mut World, name: &str) -> Result<Target, ControlError> {
     let found = world.projects.target(name).ok_or_else(|| {
         wrong(format!(
-            "`{name}` is not of the form projects/P, projects/P/locations/L/services/NAME or projects/P/iap_web/…"
+            "`{name}` is not of the form projects/P, projects/P/locations/L/services/NAME, projects/P/serviceAccounts/EMAIL or \
+             projects/P/iap_web/…"
         ))
     })?;
     world.must_exist(&found).map_err(|error| missing(error.message))?;
@@ -298,7 +299,36 @@ fn record(world: &mut World, method: &str, name: &str, body: &Value) {
     world.journal.push(entry, entries, bytes);
 }
 
+/// `resources/projects/P/serviceAccounts/EMAIL`: `POST` creates the account, or replaces it by another one of that name
+/// with `:recreate`; `DELETE` deletes it.
+fn account(world: &mut World, method: &str, name: &str, body: &Value) -> Result<Value, ControlError> {
+    let (name, recreate) = name.strip_suffix(":recreate").map_or((name, false), |name| (name, true));
+    let Some(Target::ServiceAccount { project, email }) = world.projects.target(name) else {
+        return Err(wrong(format!("`{name}` is not of the form projects/P/serviceAccounts/EMAIL")));
+    };
+    let display_name = fields(body, &["displayName"])?.get("displayName").and_then(Value::as_str).unwrap_or_default();
+    let exists = world.accounts.contains_key(&(project, email.clone()));
+    match (method, exists) {
+        ("POST", true) if !recreate => Err(ControlError { status: 409, message: format!("{name} exists already") }),
+        ("POST", false) if recreate => Err(missing(format!("{name} does not exist"))),
+        ("POST", _) => {
+            account::insert(world, project, &email, display_name.to_owned());
+            Ok(json!({ "uniqueId": world.accounts[&(project, email)].unique_id }))
+        }
+        ("GET" | "DELETE", false) => Err(missing(format!("{name} does not exist"))),
+        ("GET", true) => Ok(json!({ "uniqueId": world.accounts[&(project, email)].unique_id })),
+        ("DELETE", true) => {
+            account::remove(world, project, &email);
+            Ok(json!({}))
+        }
+        _ => Err(ControlError { status: 405, message: format!("`{method}` is not possible on `{name}`") }),
+    }
+}
+
 fn resources(world: &mut World, method: &str, name: &str, body: &Value) -> Result<Value, ControlError> {
+    if name.contains("/serviceAccounts/") {
+        return account(world, method, name, body);
+    }
     match (method, name) {
         ("GET", "") => Ok(json!({ "resources": snapshot::take(world)["resources"] })),
         ("POST", "") => {

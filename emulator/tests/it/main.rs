@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what surprises a test ends it")]
 #![expect(clippy::needless_pass_by_value, reason = "bodies are written as `json!` in place")]
 
+mod accounts;
 mod control;
 mod faults;
 mod policies;
