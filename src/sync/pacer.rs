@@ -96,8 +96,11 @@ struct Limit {
     /// Tokens at a time.
     level: f64,
     at: Instant,
-    /// Calls accepted since the first refusal.
+    /// Answer of the first refusal, and the calls accepted that were sent after it.
+    from: Instant,
     accepted: u32,
+    /// Others that were under way at the last refusal: they may have been accepted before it.
+    beside: u32,
     /// The refusals that say something about the rate, with the number of calls accepted before each.
     refusals: VecDeque<(Instant, u32)>,
     /// Calls accepted since the last refusal, and the number after which that was expected.
@@ -151,10 +154,11 @@ impl Limit {
     /// holds less than one now. `part`: how much of that uncertainty counts.
     fn bound(&self, (at, accepted): (Instant, u32), now: Instant, part: f64) -> f64 {
         let time = now.saturating_duration_since(at).as_secs_f64().max(1e-3);
-        (f64::from(self.accepted - accepted) + part) / time
+        (f64::from(self.accepted + self.beside - accepted) + part) / time
     }
 
-    fn refuse(&mut self, answer: &Throttled) {
+    fn refuse(&mut self, answer: &Throttled, beside: u32) {
+        self.beside = beside;
         let Throttled { begun, now, per_minute, .. } = *answer;
         if let Some(per_minute) = per_minute {
             self.most = Some(f64::from(per_minute) / PERIOD.as_secs_f64() * SLIGHTLY_MORE);
@@ -184,7 +188,7 @@ impl Limit {
         let before = self.refusals.back().filter(|_| self.most.is_some_and(|most| self.rate >= most));
         let left = before.map_or(0.0, |(at, accepted)| {
             let gained = begun.saturating_duration_since(*at).as_secs_f64() * self.rate / SLIGHTLY_MORE;
-            self.left + gained - f64::from(self.accepted - accepted)
+            self.left + gained - f64::from(self.accepted + self.beside - accepted)
         });
         self.left = if (0.0..1.0).contains(&left) { left } else { 0.0 };
         self.expected = self.refusals.front().map_or(0, |(_, accepted)| self.accepted - accepted).min(EXPECTED);
@@ -317,8 +321,9 @@ impl Pacer {
     pub(crate) fn answered(&mut self, begun: Instant, now: Instant) {
         self.recent.turn(now);
         self.recent.now += 1;
-        // A call that was under way when another one was refused may have come before or after it.
-        if let Some(limit) = self.limit.as_mut().filter(|limit| begun >= limit.last) {
+        // A call that was under way at the first refusal may have come before it. One that was at a later refusal
+        // counts: it can only make the bound of the rate higher.
+        if let Some(limit) = self.limit.as_mut().filter(|limit| begun >= limit.from) {
             limit.accept(now);
         }
     }
@@ -339,19 +344,22 @@ impl Pacer {
         let usual = self.call.usual();
         // Calls that were accepted before there was a quota say nothing about it; very many of them do.
         let rate = Some(self.recent.bound(now)).filter(|bound| *bound > 4.0 * usual).unwrap_or(usual);
+        let beside = u32::try_from(self.under_way.saturating_sub(1)).unwrap_or(u32::MAX);
         let limit = self.limit.get_or_insert_with(|| Limit {
             rate,
             most: None,
             level: 0.0,
             at: begun,
+            from: now,
             accepted: 0,
+            beside: 0,
             refusals: VecDeque::new(),
             since: 0,
             expected: 0,
             last: begun,
             left: 0.0,
         });
-        limit.refuse(answer);
+        limit.refuse(answer, beside);
         self.recent = Recent::default();
     }
 }

@@ -165,7 +165,6 @@ impl Backlog {
                 self.step(key, Step::Answer { accepted }, begun, self.now - begun);
             }
             Step::Answer { accepted } => {
-                self.lanes.end_call(&region(), Call::Write);
                 if accepted {
                     self.lanes.answered(&region(), Call::Write, at, now);
                 } else {
@@ -173,6 +172,7 @@ impl Backlog {
                     let answer = Throttled { begun: at, now, retry_after: self.retry_after, per_minute };
                     self.lanes.throttled(&region(), Call::Write, &answer);
                 }
+                self.lanes.end_call(&region(), Call::Write);
                 self.complete(&key, !accepted);
                 for key in std::mem::take(&mut self.waiting) {
                     self.step(key, Step::Write, self.now, 0.0);
