@@ -62,6 +62,17 @@ impl Condition {
         etag::hex(&hash.finalize()[..10])
     }
 
+    /// Checks that the expression is CEL over the attributes of conditions.
+    pub(crate) fn compile(&self) -> Result<(), String> {
+        const ATTRIBUTES: [&str; 5] = ["request", "resource", "destination", "api", "principal"];
+        let program = cel::Program::compile(&self.expression).map_err(|error| error.to_string())?;
+        let references = program.references();
+        match references.variables().into_iter().find(|name| !ATTRIBUTES.contains(name)) {
+            Some(name) => Err(format!("undeclared reference to '{name}'")),
+            None => Ok(()),
+        }
+    }
+
     /// Counts `&&`, `||` and `!` outside of string literals.
     pub(crate) fn logical_operators(&self) -> usize {
         let mut count = 0;

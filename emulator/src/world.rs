@@ -273,6 +273,22 @@ impl World {
             if condition.expression.is_empty() {
                 return Err(ApiError::invalid("Condition expression must be specified."));
             }
+            if ["roles/owner", "roles/editor", "roles/viewer"].contains(&binding.role.as_str()) {
+                return Err(ApiError::invalid(
+                    "LintValidationUnits/BindingRoleAllowConditionCheck Error: Conditions can't be set on primitive roles.",
+                ));
+            }
+            let special = |name: &&String| matches!(member::parse(name), Ok(member::Member::Special));
+            if let Some(name) = binding.members.iter().find(special) {
+                return Err(ApiError::invalid(format!(
+                    "LintValidationUnits/BindingMembersAllowConditionCheck Error: Conditions can't be set for {name}."
+                )));
+            }
+            if let Err(problem) = condition.compile() {
+                return Err(ApiError::invalid(format!(
+                    "LintValidationUnits/ConditionCompileCheck Error: Expression compilation failed. {problem}"
+                )));
+            }
             if condition.logical_operators() > self.settings.condition_operators {
                 return Err(ApiError::invalid(format!(
                     "Condition expression contains {} logical operators, more than the maximum of {}.",

@@ -131,6 +131,35 @@ pub(crate) struct GrantSpec {
     /// Globs and basic roles are refused.
     #[schemars(schema_with = "schema::roles")]
     pub(crate) roles: Vec<String>,
+
+    /// The IAM condition under which the roles are granted. Only the policies of services accept conditions; elsewhere
+    /// this entry grants nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) condition: Option<ConditionSpec>,
+
+    /// Time at which the grants of this entry end: rolecall removes them then. Where policies accept conditions, the
+    /// end is part of the condition, too, so that Google honors it to the second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_after: Option<Time>,
+}
+
+/// An IAM condition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ConditionSpec {
+    /// The title, which Google shows.
+    #[schemars(schema_with = "schema::condition_title")]
+    pub(crate) title: String,
+
+    /// The purpose, as free text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub(crate) description: Option<String>,
+
+    /// The expression in Google's dialect of CEL, with at most 12 logical operators. Google checks it: one that it refuses
+    /// is reported, and keeps nothing but the grants of this entry from being made.
+    #[schemars(length(min = 1, max = 2048))]
+    pub(crate) expression: String,
 }
 
 /// A target by name.
@@ -200,6 +229,10 @@ pub(crate) struct RoleMappingStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) grants: Option<GrantCounts>,
 
+    /// The next time at which grants of the mapping end, as `notAfter` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next_end: Option<Time>,
+
     /// Time since which the oldest revocation has been waiting for Google's acknowledgement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) oldest_revoking_since: Option<Time>,
@@ -214,7 +247,8 @@ pub(crate) struct RoleMappingStatus {
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["resource"]))]
     pub(crate) resources: Vec<ResourceStatus>,
 
-    /// Parts of the mapping that the target does not delegate to this namespace. The first 50.
+    /// Parts of the mapping that grant nothing, mostly because the target does not delegate them to this namespace. The
+    /// first 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
     pub(crate) refused: Vec<RefusedPath>,
@@ -277,6 +311,9 @@ pub(crate) struct GrantCounts {
     /// No longer wanted, and the removal is not acknowledged yet. Removals that the guard holds count in held.
     #[schemars(range(min = 0))]
     pub(crate) revoking: i64,
+    /// Would be wanted if `notAfter` had not passed. They are not part of desired.
+    #[schemars(range(min = 0))]
+    pub(crate) ended: i64,
 }
 
 /// Resolution of one group of the mapping.
@@ -341,7 +378,8 @@ pub(crate) struct ResourceStatus {
     pub(crate) message: Option<String>,
 }
 
-/// A part of the mapping that the target does not delegate to its namespace.
+/// A part of the mapping that grants nothing: the target does not delegate it to the namespace of the mapping, or the
+/// kind of resource does not take its condition.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RefusedPath {
@@ -356,6 +394,11 @@ pub(crate) struct RefusedPath {
     /// The role it concerns.
     #[schemars(length(max = 256))]
     pub(crate) role: String,
+
+    /// Why it grants nothing, as a reason word; omitted when the target does not delegate it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub(crate) reason: Option<String>,
 }
 
 /// Changes made by somebody else.

@@ -141,6 +141,17 @@ pub(super) fn roles(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
+/// The title of a condition.
+pub(super) fn condition_title(_: &mut SchemaGenerator) -> Schema {
+    text(
+        100,
+        &[json!({
+            "rule": "self.matches('^[^[:cntrl:]]*[^[:space:][:cntrl:]][^[:cntrl:]]*$')",
+            "message": "a condition needs a title of visible characters, such as office-hours"
+        })],
+    )
+}
+
 /// A project id.
 pub(super) fn project(_: &mut SchemaGenerator) -> Schema {
     text(

@@ -1,5 +1,6 @@
 //! The grants wanted in one document, and the treatment of each mapping's claims in it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -10,14 +11,15 @@ use crate::model::{
     ProviderName, Role, Subject, UserId,
 };
 
+use super::entitlement::Entitlement;
 use super::mapping::{Mapping, Resolution, Roles};
 use super::nesting::Meant;
 use super::tenant::{Group, Tenant};
 use super::{Catalog, Ceiling};
 
-/// One role that a mapping wants for one person, and through which group.
+/// What a mapping wants for one person, and through which group.
 struct Wanted<'a> {
-    role: &'a Role,
+    given: &'a Entitlement,
     provider: &'a ProviderName,
     tenant: &'a Tenant,
     group: &'a Group,
@@ -39,6 +41,7 @@ impl Catalog {
             resource_uid: self.listed(document).map(|item| item.uid.clone()),
             absent: self.lacks(document),
             uncovered: self.owner(document).is_none(),
+            as_of: self.as_of,
             leave_all: self.leave_all,
             ..Desired::default()
         };
@@ -48,6 +51,10 @@ impl Catalog {
                 self.permit(key, mapping, document, &mut desired);
                 if mapping.spec.is_some() {
                     desired.generations.insert(key.clone(), mapping.generation);
+                }
+                let ended = self.roles_of(key, mapping, document).map(|roles| self.ended_roles(&roles));
+                if let Some(ended) = ended.filter(|roles| !roles.is_empty()) {
+                    desired.ended.insert(key.clone(), ended);
                 }
                 let write = match enforcement {
                     Enforcement::Live { .. } => Some(true),
@@ -109,13 +116,13 @@ impl Catalog {
         let write = write && mapping.reach.documents.contains_key(document);
         let terms = ClaimTerms { write, regrant: mapping.regrants() };
         let _ = self.each_wanted(key, mapping, document, &mut |found| {
-            let Wanted { role, provider, tenant, group, through, user, member, member_key } = found;
+            let Wanted { given, provider, tenant, group, through, user, member, member_key } = found;
             let grant =
-                GrantKey { role: role.clone(), condition: ConditionHash::default(), member: member_key.clone() };
+                GrantKey { role: given.role.clone(), condition: given.hash.clone(), member: member_key.clone() };
             let claim = Claim { mapping: key.clone(), subject: Subject::User(user) };
             let wanted = desired.grants.entry(grant).or_insert_with(|| DesiredGrant {
                 member: member.clone(),
-                condition: None,
+                condition: given.condition.as_deref().cloned(),
                 claims: BTreeMap::new(),
                 grounds: BTreeMap::new(),
                 allowed_domains: tenant.allowed_domains(),
@@ -127,8 +134,11 @@ impl Catalog {
                 through: BTreeSet::new(),
                 mapping_uid: mapping.uid.clone(),
                 generation: Some(mapping.generation),
+                not_after: given.not_after,
             };
             let ground = ground.or_insert_with(from);
+            // Given in several ways, the claim ends with the last of them.
+            ground.not_after = ground.not_after.zip(given.not_after).map(|(one, other)| one.max(other));
             ground.groups.insert(group.id);
             ground.through.extend(through);
             wanted.claims.insert(claim, terms);
@@ -137,27 +147,20 @@ impl Catalog {
     }
 
     /// Calls `each` for every role and person that the mapping wants on the document, until it breaks.
-    fn each_wanted<'a>(
-        &'a self,
+    fn each_wanted(
+        &self,
         key: &MappingKey,
-        mapping: &'a Mapping,
+        mapping: &Mapping,
         document: &DocumentKey,
         each: &mut dyn FnMut(Wanted<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let by_name: Roles;
-        let roles = if let Some(roles) = mapping.reach.documents.get(document) {
-            roles
-        } else {
-            let Some((name, target)) = self.owner(document) else { return ControlFlow::Continue(()) };
-            by_name = mapping.roles_on(key, name, target, document);
-            &by_name
-        };
-        for (role, providers) in roles {
+        let Some(roles) = self.roles_of(key, mapping, document) else { return ControlFlow::Continue(()) };
+        for (given, providers) in roles.iter().filter(|(given, _)| !given.is_over(self.as_of)) {
             for (provider, meant) in self.groups(mapping).filter(|(provider, _)| providers.contains(*provider)) {
                 let Meant { tenant, group, .. } = meant;
                 for (through, user) in meant.members().filter(|(_, user)| !tenant.collides(user)) {
                     if let (Some(member), Some(member_key)) = (&user.member, &user.key) {
-                        each(Wanted { role, provider, tenant, group, through, user: user.id, member, member_key })?;
+                        each(Wanted { given, provider, tenant, group, through, user: user.id, member, member_key })?;
                     }
                 }
             }
@@ -165,15 +168,24 @@ impl Catalog {
         ControlFlow::Continue(())
     }
 
-    /// The roles that mappings grant on this document, each with the domains of its people.
+    /// What a mapping gives on a document: as resolved, or else by name alone.
+    fn roles_of<'a>(&self, key: &MappingKey, mapping: &'a Mapping, document: &DocumentKey) -> Option<Cow<'a, Roles>> {
+        if let Some(roles) = mapping.reach.documents.get(document) {
+            return Some(Cow::Borrowed(roles));
+        }
+        let (name, target) = self.owner(document)?;
+        Some(Cow::Owned(mapping.roles_on(key, name, target, document)))
+    }
+
+    /// The roles that mappings grant on this document, with their conditions, each with the domains of its people.
     #[must_use]
-    pub(crate) fn grantable(&self, document: &DocumentKey) -> BTreeMap<&Role, BTreeSet<&str>> {
-        let mut roles: BTreeMap<&Role, BTreeSet<&str>> = BTreeMap::new();
+    pub(crate) fn grantable(&self, document: &DocumentKey) -> BTreeMap<(&Role, &ConditionHash), BTreeSet<&str>> {
+        let mut roles: BTreeMap<(&Role, &ConditionHash), BTreeSet<&str>> = BTreeMap::new();
         let mappings = self.by_document.get(document).into_iter().flatten().filter_map(|key| self.mappings.get(key));
-        for (role, providers) in mappings.filter_map(|mapping| mapping.reach.documents.get(document)).flatten() {
+        for (given, providers) in mappings.filter_map(|mapping| mapping.reach.documents.get(document)).flatten() {
             let specs = providers.iter().filter_map(|provider| self.tenants.get(provider)?.spec.as_ref());
             let domains = specs.flat_map(|spec| &spec.principals.allowed_domains).map(String::as_str);
-            roles.entry(role).or_default().extend(domains);
+            roles.entry((&given.role, &given.hash)).or_default().extend(domains);
         }
         roles
     }

@@ -12,6 +12,7 @@ use crate::model::{
     Role, TargetName,
 };
 
+use super::entitlement::{Entitlement, Terms};
 use super::nesting::Nesting;
 use super::tenant::Selector;
 use super::{Inventory, InventoryItem};
@@ -276,6 +277,7 @@ pub(super) struct Grant {
     pub(super) target: TargetName,
     patterns: Vec<ResourcePattern>,
     roles: Vec<Role>,
+    pub(super) terms: Terms,
 }
 
 impl Grant {
@@ -285,9 +287,11 @@ impl Grant {
     }
 }
 
-/// A part of the mapping that its target does not delegate.
+/// A part of the mapping that gives nothing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Refused {
+    /// Why it gives nothing.
+    pub(crate) reason: Reason,
     /// The path of the entry in the spec: `spec.grants[0].roles[1]`.
     pub(crate) path: String,
     /// The resource, or the pattern when none of its matches is delegated.
@@ -298,8 +302,8 @@ pub(crate) struct Refused {
     pub(crate) provider: ProviderName,
 }
 
-/// The grants of a mapping on one document: roles, each with the providers whose groups get it.
-pub(super) type Roles = BTreeMap<Role, BTreeSet<ProviderName>>;
+/// The grants of a mapping on one document: what it gives, each with the providers whose groups get it.
+pub(super) type Roles = BTreeMap<Entitlement, BTreeSet<ProviderName>>;
 
 /// The documents and roles of a mapping, resolved against targets and inventories.
 #[derive(Default, PartialEq, Eq)]
@@ -372,7 +376,7 @@ impl Mapping {
                     Err(_) => invalid.push(format!("spec.grants[{at}].roles[{index}]")),
                 }
             }
-            grants.push(Grant { target, patterns, roles });
+            grants.push(Grant { target, patterns, roles, terms: Terms::of(grant) });
         }
         Self {
             uid: None,
@@ -442,13 +446,15 @@ impl Mapping {
     pub(super) fn roles_on(&self, key: &MappingKey, name: &TargetName, target: &Target, on: &DocumentKey) -> Roles {
         let mut roles = Roles::new();
         for grant in self.grants.iter().filter(|grant| grant.target == *name) {
-            if !grant.patterns.iter().any(|pattern| pattern.matches(on.kind(), on.name())) {
+            let matches = grant.patterns.iter().any(|pattern| pattern.matches(on.kind(), on.name()));
+            if !matches || grant.terms.refused_on(on.kind()).is_some() {
                 continue;
             }
             for role in &grant.roles {
                 for provider in self.providers() {
                     if target.admits((key, &self.labels), provider, role.as_str(), on) {
-                        roles.entry(role.clone()).or_default().insert(provider.clone());
+                        let given = grant.terms.entitlement(role, on.kind());
+                        roles.entry(given).or_default().insert(provider.clone());
                     }
                 }
             }
@@ -459,7 +465,7 @@ impl Mapping {
     /// Resolves `spec.grants` against targets and inventories.
     pub(super) fn reach(&self, key: &MappingKey, targets: &BTreeMap<TargetName, Target>, regions: &Regions) -> Matches {
         let mut documents: BTreeMap<DocumentKey, Roles> = BTreeMap::new();
-        let mut refused = BTreeSet::new();
+        let mut refused = BTreeSet::<Refused>::new();
         let mut unmatched = BTreeSet::new();
         let providers = self.providers();
         for (at, grant) in self.grants.iter().enumerate() {
@@ -474,9 +480,12 @@ impl Mapping {
                 if matched.is_empty() && target.inventory.as_ref().is_some_and(listed) {
                     unmatched.insert((grant.target.clone(), pattern.to_string()));
                 }
+                let terms = grant.terms.refused_on(pattern.kind());
                 for (index, role) in grant.roles.iter().enumerate() {
+                    let given = grant.terms.entitlement(role, pattern.kind());
                     for provider in &providers {
                         let refuse = |resource: String| Refused {
+                            reason: Reason::NotDelegated,
                             path: format!("spec.grants[{at}].roles[{index}]"),
                             resource,
                             role: role.to_string(),
@@ -493,10 +502,14 @@ impl Mapping {
                             refused.insert(refuse(pattern.to_string()));
                         } else {
                             refused.extend(no.iter().map(|document| refuse(document.resource())));
+                            if let Some(reason) = terms {
+                                let path = format!("spec.grants[{at}].condition");
+                                refused.insert(Refused { reason, path, ..refuse(pattern.to_string()) });
+                            }
                         }
-                        for document in yes {
+                        for document in yes.into_iter().filter(|_| terms.is_none()) {
                             let roles = documents.entry(document.clone()).or_default();
-                            roles.entry(role.clone()).or_default().insert((*provider).clone());
+                            roles.entry(given.clone()).or_default().insert((*provider).clone());
                         }
                     }
                 }

@@ -12,7 +12,10 @@
 //! says so for every claimant of a document through its [`crate::model::Enforcement`].
 
 mod desired;
+mod entitlement;
+mod expiry;
 mod explain;
+mod inventory;
 mod mapping;
 mod nesting;
 mod resolve;
@@ -35,15 +38,16 @@ use jiff::Timestamp;
 use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, MappingMode, RoleMappingSpec};
 use crate::model::{
     ClaimDisposal, DirectoryChange, DocumentKey, FreezeReason, GroupId, MappingKey, MappingPhase, PhaseEffect,
-    PhaseEvent, Pin, ProviderName, ResourceKind, TargetName, Transition, UserId,
+    PhaseEvent, Pin, ProviderName, TargetName, Transition, UserId,
 };
 
-use mapping::{KnownResources, Labels, Mapping, Regions, Target};
+use mapping::{Labels, Mapping, Regions, Target};
 use nesting::Nestings;
 use resolve::groups_of;
 use tenant::{Selector, Tenant};
 
 pub(crate) use explain::{Explained, Explanation, Named, Standing};
+pub(crate) use inventory::{Inventory, InventoryItem};
 pub(crate) use mapping::Resolution;
 pub(crate) use nesting::NestingBounds;
 pub(crate) use view::{Acceptance, MappingView, SubjectNesting, SubjectView, TargetView};
@@ -103,28 +107,6 @@ impl Effects {
     }
 }
 
-/// The current resources of a target.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Inventory {
-    /// All listed resources.
-    pub(crate) resources: Vec<InventoryItem>,
-    /// Regions and kinds that could not be listed: an absence there proves nothing.
-    pub(crate) unlisted: BTreeSet<(String, ResourceKind)>,
-}
-
-/// A listed resource.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct InventoryItem {
-    /// Its policy document.
-    pub(crate) document: DocumentKey,
-    /// The uid at Google. A resource with another uid is another resource.
-    pub(crate) uid: String,
-    /// Its labels.
-    pub(crate) labels: BTreeMap<String, String>,
-    /// True when the resource does not check `roles/run.invoker` at all.
-    pub(crate) invoker_iam_disabled: bool,
-}
-
 /// The key of a pin: mapping, provider, selector.
 type Slot = (MappingKey, ProviderName, String);
 
@@ -150,6 +132,10 @@ pub(crate) struct Catalog {
     by_name: HashMap<(ProviderName, Selector), BTreeSet<MappingKey>>,
     bounds: NestingBounds,
     nestings: Nestings,
+    /// The time by which ends of grants are decided.
+    as_of: Timestamp,
+    /// The mappings with grants that end at a time.
+    ends: BTreeMap<Timestamp, BTreeSet<MappingKey>>,
     /// Mappings of which some nested groups are beyond the bounds, and so not in `by_group`.
     truncated: BTreeSet<MappingKey>,
 }
@@ -174,6 +160,8 @@ impl Catalog {
             by_name: HashMap::new(),
             bounds: NestingBounds::default(),
             nestings: Nestings::default(),
+            as_of: Timestamp::MIN,
+            ends: BTreeMap::new(),
             truncated: BTreeSet::new(),
         }
     }
@@ -337,6 +325,7 @@ impl Catalog {
             let name = (subject.provider.clone(), subject.selector.clone());
             self.by_name.entry(name).or_default().insert(key.clone());
         }
+        self.link_ends(&key, &mapping);
         self.mappings.insert(key.clone(), mapping);
         self.resolve_subjects(&key, &mut effects);
         self.resolve_grants(&key, &mut effects);
@@ -550,43 +539,6 @@ impl Catalog {
         effects
     }
 
-    /// Applies a list of a target's resources. The former list remains valid for what could not be listed.
-    pub(crate) fn apply_inventory(&mut self, target: &TargetName, inventory: Inventory) -> Effects {
-        let mut effects = Effects::default();
-        let Some(known) = self.targets.get_mut(target) else { return effects };
-        let resources = KnownResources::of(inventory, known.inventory.as_ref());
-        let was_failed = std::mem::take(&mut known.failed);
-        if !was_failed && known.inventory.as_ref().is_some_and(|old| *old == resources) {
-            return effects;
-        }
-        let old = known.inventory.replace(resources);
-        effects.targets.insert(target.clone());
-        self.reach_again(&effects.targets.clone(), &mut effects);
-        // A resource with another uid starts with an empty policy.
-        if let (Some(old), Some(KnownResources { items, .. })) = (old, &self.targets[target].inventory) {
-            for (document, item) in items {
-                let replaced = old.items.get(document).is_some_and(|before| before.uid != item.uid);
-                if replaced && self.by_document.contains_key(document) {
-                    effects.document(document, Urgency::Addition);
-                }
-            }
-        }
-        effects
-    }
-
-    /// Records that listing a target's resources failed. The last list stays, and absences from it prove nothing.
-    pub(crate) fn inventory_failed(&mut self, target: &TargetName) -> Effects {
-        let mut effects = Effects::default();
-        if let Some(known) = self.targets.get_mut(target)
-            && !std::mem::replace(&mut known.failed, true)
-        {
-            effects.targets.insert(target.clone());
-            let naming = self.mappings.iter().filter(|(_, mapping)| mapping.names(target));
-            effects.mappings.extend(naming.map(|(key, _)| key.clone()));
-        }
-        effects
-    }
-
     /// Removes a mapping from all indexes that refer to it.
     fn unlink(&mut self, key: &MappingKey) -> Option<Mapping> {
         let old = self.mappings.remove(key)?;
@@ -600,6 +552,7 @@ impl Catalog {
             }
         }
         self.link_groups(key, &groups_of(&old), &BTreeSet::new());
+        self.unlink_ends(key, &old);
         self.truncated.remove(key);
         for document in old.reach.documents.keys() {
             self.unlink_document(key, document);

@@ -1,6 +1,7 @@
 mod absence;
 mod delegation;
 mod directory;
+mod ends;
 mod groups;
 mod inventory;
 mod nesting;
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use super::fixtures::*;
 use super::*;
-use crate::model::{Enforcement, Keep, KeptGroups, MemberKey, Reason, Subject};
+use crate::model::{Enforcement, Keep, KeptGroups, MemberKey, Reason, ResourceKind, Subject};
 
 const NOTHING: Enforcement = Enforcement::Live { keep: Keep::Nothing };
 

@@ -7,6 +7,7 @@ use crate::model::{
     UserId,
 };
 
+use super::expiry::EndsView;
 use super::mapping::{Mapping, Refused, Resolution, Target};
 use super::tenant::{Selector, Tenant, UserState};
 use super::{Catalog, Effects, InventoryItem};
@@ -108,6 +109,8 @@ pub(crate) struct MappingView {
     pub(crate) collisions: usize,
     /// Documents that do not check `roles/run.invoker`.
     pub(crate) invoker_iam_disabled: BTreeSet<DocumentKey>,
+    /// Its grants that end at a time.
+    pub(crate) ends: EndsView,
     /// Malformed parts of the spec, which were left out.
     pub(crate) invalid: Vec<String>,
 }
@@ -227,6 +230,7 @@ impl Catalog {
                 .collect(),
             invalid_principals,
             collisions,
+            ends: self.ends_view(mapping),
             invoker_iam_disabled: reach
                 .documents
                 .keys()
@@ -311,7 +315,7 @@ impl Catalog {
     #[must_use]
     pub(crate) fn checks_no_invoker(&self, document: &DocumentKey) -> bool {
         self.listed(document).is_some_and(|item| item.invoker_iam_disabled)
-            && self.grantable(document).keys().any(|role| role.as_str() == INVOKER)
+            && self.grantable(document).keys().any(|(role, _)| role.as_str() == INVOKER)
     }
 
     /// The state of a target.

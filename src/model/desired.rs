@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -39,6 +40,12 @@ pub(crate) struct Desired {
     /// Roles for which a mapping takes over grants that somebody else made.
     #[serde(default, with = "pairs")]
     pub(crate) may_adopt: BTreeMap<MappingKey, BTreeSet<Role>>,
+    /// The time by which ends of grants are decided. It never goes back a little; see [`Ground::is_over`].
+    #[serde(default)]
+    pub(crate) as_of: Timestamp,
+    /// Roles that a mapping gives on this document according to its spec, but only until a time that has passed.
+    #[serde(default, with = "pairs")]
+    pub(crate) ended: BTreeMap<MappingKey, BTreeSet<Role>>,
     /// True when rolecall is being uninstalled in the mode in which all grants stay.
     pub(crate) leave_all: bool,
     /// True when no target covers the document, so that no target defines what may be written to it.
@@ -55,6 +62,13 @@ impl Desired {
             FreezeReason::TargetNotFound => self.uncovered,
             other => !other.lets_leavers_go(),
         }
+    }
+
+    /// True when a claim of this mapping under this role ended by itself, because its `notAfter` has passed.
+    #[must_use]
+    pub(crate) fn is_over(&self, claim: &Claim, role: &Role, ground: Option<&Ground>) -> bool {
+        ground.is_some_and(|ground| ground.is_over(self.as_of))
+            || self.ended.get(&claim.mapping).is_some_and(|roles| roles.contains(role))
     }
 
     /// True when the mapping may leave a grant of this role behind after it is deleted.

@@ -29,6 +29,15 @@ impl ResourceKind {
         }
     }
 
+    /// True when policies of this kind accept conditions at Google.
+    #[must_use]
+    pub(crate) fn takes_conditions(self) -> bool {
+        match self {
+            Self::Service => true,
+            Self::Job | Self::WorkerPool => false,
+        }
+    }
+
     /// The kind whose collection has this name.
     #[must_use]
     pub(crate) fn from_collection(name: &str) -> Option<Self> {

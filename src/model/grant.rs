@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -25,7 +26,43 @@ pub(crate) struct Condition {
     pub(crate) beyond: Option<RawJson>,
 }
 
+/// Title of a condition that says nothing but when the grant ends.
+const NOT_AFTER: &str = "rolecall-not-after";
+
+/// Largest number of logical operators that Google accepts in one condition.
+pub(crate) const MAX_OPERATORS: usize = 12;
+
 impl Condition {
+    /// The condition of a grant that ends at `end` and has the condition `base` besides. None where Google would refuse
+    /// the two together, because they have too many logical operators.
+    #[must_use]
+    pub(crate) fn ending(base: Option<&Self>, end: Timestamp) -> Option<Self> {
+        let before_end = format!("request.time < timestamp(\"{end:.0}\")");
+        let Some(base) = base else {
+            return Some(Self { title: NOT_AFTER.to_owned(), expression: before_end, ..Self::default() });
+        };
+        let both = Self { expression: format!("({}) && {before_end}", base.expression), ..base.clone() };
+        (both.logical_operators() <= MAX_OPERATORS).then_some(both)
+    }
+
+    /// Number of `&&`, `||` and `!` in the expression, outside of texts.
+    #[must_use]
+    pub(crate) fn logical_operators(&self) -> usize {
+        let (mut count, mut text) = (0, None);
+        let mut characters = self.expression.chars().peekable();
+        while let Some(character) = characters.next() {
+            match (text, character) {
+                (Some(_), '\\') => drop(characters.next()),
+                (Some(open), close) if open == close => text = None,
+                (None, '\'' | '"') => text = Some(character),
+                (None, '&' | '|') if characters.next_if_eq(&character).is_some() => count += 1,
+                (None, '!') if characters.peek() != Some(&'=') => count += 1,
+                (Some(_) | None, _) => {}
+            }
+        }
+        count
+    }
+
     fn of(read: &RawJson) -> Self {
         let known = || {
             let mut condition = Self::default();
@@ -139,5 +176,41 @@ impl GrantKey {
             text.extend([byte >> 4, byte & 0xf].into_iter().filter_map(|half| char::from_digit(u32::from(half), 16)));
             text
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn condition(expression: &str) -> Condition {
+        Condition { title: "office-hours".to_owned(), expression: expression.to_owned(), ..Condition::default() }
+    }
+
+    #[test]
+    fn the_end_of_a_grant_is_a_condition_alone_or_beside_another_one() {
+        let end = "2027-03-31T00:00:00Z".parse().unwrap();
+        let alone = Condition::ending(None, end).unwrap();
+        assert_eq!(alone.title, "rolecall-not-after");
+        assert_eq!(alone.expression, "request.time < timestamp(\"2027-03-31T00:00:00Z\")");
+        let both = Condition::ending(Some(&condition("a || b")), end).unwrap();
+        assert_eq!(both.title, "office-hours");
+        assert_eq!(both.expression, "(a || b) && request.time < timestamp(\"2027-03-31T00:00:00Z\")");
+        let full = condition(&vec!["a"; MAX_OPERATORS + 1].join(" && "));
+        assert_eq!(full.logical_operators(), MAX_OPERATORS);
+        assert_eq!(Condition::ending(Some(&full), end), None, "one operator more than Google accepts");
+    }
+
+    #[test]
+    fn logical_operators_in_texts_do_not_count() {
+        for (expression, count) in [
+            ("a && !b || c", 3),
+            ("a != b", 0),
+            ("a == 'x && y' && b == \"||\"", 1),
+            ("a == '\\'&&' || b", 1),
+            ("a & b", 0),
+        ] {
+            assert_eq!(condition(expression).logical_operators(), count, "{expression}");
+        }
     }
 }

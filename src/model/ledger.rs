@@ -42,14 +42,24 @@ pub(crate) struct Ground {
     pub(crate) mapping_uid: Option<Arc<str>>,
     /// Generation of the mapping when the other fields were recorded.
     pub(crate) generation: Option<i64>,
+    /// The time at which the claim ends by itself (`notAfter`); none: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_after: Option<Timestamp>,
 }
 
 impl Ground {
+    /// True when the claim ended by itself at this time or before.
+    #[must_use]
+    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
+        self.not_after.is_some_and(|end| end <= now)
+    }
+
     /// True when both are equal except for the generation, which alone is no reason to record a claim again.
     #[must_use]
     pub(crate) fn agrees(&self, other: &Self) -> bool {
-        let Self { provider, groups, through, mapping_uid, generation: _ } = self;
-        (provider, groups, through, mapping_uid) == (&other.provider, &other.groups, &other.through, &other.mapping_uid)
+        let Self { provider, groups, through, mapping_uid, generation: _, not_after } = self;
+        (provider, groups, through, mapping_uid, not_after)
+            == (&other.provider, &other.groups, &other.through, &other.mapping_uid, &other.not_after)
     }
 }
 

@@ -159,12 +159,16 @@ impl Live {
         })
     }
 
-    /// The roles and members of the document.
+    /// The roles of the document, with their conditions, and its members, once these are removed.
     #[must_use]
-    pub(crate) fn present(&self) -> (BTreeSet<Role>, BTreeSet<MemberKey>) {
-        let members = self.grants.keys().map(|grant| &grant.member);
+    pub(crate) fn present_without(
+        &self,
+        gone: &BTreeSet<&GrantKey>,
+    ) -> (BTreeSet<(Role, ConditionHash)>, BTreeSet<MemberKey>) {
+        let kept = || self.grants.keys().filter(|grant| !gone.contains(grant));
+        let members = kept().map(|grant| &grant.member);
         (
-            self.grants.keys().map(|grant| grant.role.clone()).collect(),
+            kept().map(|grant| (grant.role.clone(), grant.condition.clone())).collect(),
             members.chain(self.beyond.iter().map(|(_, _, member)| member)).cloned().collect(),
         )
     }

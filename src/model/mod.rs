@@ -37,7 +37,7 @@ pub(crate) use directory::{
 };
 pub(crate) use document::{DocumentKey, Region, ResourceKind};
 pub(crate) use drift::{Concerns, Difference, Differences, DriftChanges, DriftKey, DriftKind};
-pub(crate) use grant::{Condition, ConditionHash, GrantKey};
+pub(crate) use grant::{Condition, ConditionHash, GrantKey, MAX_OPERATORS};
 pub(crate) use guard::{
     DEFAULT_LEAVERS_PER_HOUR, DEFAULT_REMOVALS_PER_HOUR, GUARD_WINDOW, GuardDecision, Removal, RemovalLimit,
     RemovalLimits, RemovalScope, ScopeCounts,

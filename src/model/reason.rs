@@ -17,7 +17,6 @@ macro_rules! reasons {
 
         impl Reason {
             /// Every reason, in the order of the list.
-            #[cfg(test)]
             pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
 
             /// The stable word, in Pascal case.
@@ -78,6 +77,15 @@ reasons! {
     DeniedByOrgPolicy:
         "an organization policy of Google denies the change; such a policy can deny removals too",
         "change the organization policy that the message names, or exempt the project from it";
+    ConditionRefused:
+        "Google refuses the condition of a grant, and with it the whole policy; the others were written without it, and grants that it was to replace stay",
+        "correct `spec.grants[].condition.expression`; `gcloud alpha iam policies lint-condition` says what is wrong";
+    ConditionInvalid:
+        "a condition has more than 12 logical operators, which Google refuses, so its entry grants nothing",
+        "write a shorter expression in `spec.grants[].condition`";
+    ConditionNotSupported:
+        "policies of this kind of resource take no conditions, so the entry of the mapping grants nothing there",
+        "name services only in an entry with a condition, or leave the condition out";
     PolicyRefused: "Google refused the call for another reason, which the message has", "fix what the message names";
     EtagConflict:
         "somebody else keeps changing the policy, so it was read and planned again",
@@ -292,7 +300,6 @@ reasons! {
 
 impl Reason {
     /// The reason with this stored or shown word; none for a word that is not in the list.
-    #[cfg(test)]
     #[must_use]
     pub(crate) fn from_word(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|reason| reason.word() == word)

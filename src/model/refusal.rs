@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{DocumentKey, GrantKey, MemberKey, ResourceKind, Role};
+use super::{ConditionHash, DocumentKey, GrantKey, MemberKey, ResourceKind, Role};
 
 /// Scope of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,7 +63,7 @@ impl TryFrom<String> for Reach {
     }
 }
 
-/// The refused member, role, or member under a role. At least one of the two is given.
+/// The refused member, role, condition, or several of them together. At least one of the three is given.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct RefusalKey {
     /// The scope.
@@ -72,6 +72,8 @@ pub(crate) struct RefusalKey {
     pub(crate) member: Option<MemberKey>,
     /// The refused role; none: every role.
     pub(crate) role: Option<Role>,
+    /// The refused condition; none: every condition, and grants without any.
+    pub(crate) condition: Option<ConditionHash>,
 }
 
 impl RefusalKey {
@@ -86,6 +88,7 @@ impl RefusalKey {
         };
         here && self.member.as_ref().is_none_or(|member| *member == grant.member)
             && self.role.as_ref().is_none_or(|role| *role == grant.role)
+            && self.condition.as_ref().is_none_or(|condition| *condition == grant.condition)
     }
 }
 
@@ -191,19 +194,30 @@ mod tests {
         ];
         for (reach, expected) in reaches {
             assert_eq!(reach.to_string().parse::<Reach>().unwrap(), reach);
-            let key = RefusalKey { reach, member: Some(MemberKey::of("user:A@x.example")), role: None };
+            let key =
+                RefusalKey { reach, member: Some(MemberKey::of("user:A@x.example")), role: None, condition: None };
             let of = |document| key.covers(document, &grant("roles/run.invoker", "user:a@x.example"));
             assert_eq!([&here, &job, &elsewhere].map(of), expected, "{key:?}");
             assert!(!key.covers(&here, &grant("roles/run.invoker", "user:b@x.example")));
         }
-        let role = RefusalKey { reach: Reach::Everywhere, member: None, role: Role::new("roles/run.viewer").ok() };
+        let role = RefusalKey {
+            reach: Reach::Everywhere,
+            member: None,
+            role: Role::new("roles/run.viewer").ok(),
+            condition: None,
+        };
         assert!(role.covers(&here, &grant("roles/run.viewer", "user:b@x.example")));
         assert!(!role.covers(&here, &grant("roles/run.invoker", "user:b@x.example")));
     }
 
     #[test]
     fn refusal_is_probed_after_five_minutes_then_twice_as_late_up_to_an_hour() {
-        let key = RefusalKey { reach: Reach::Everywhere, member: None, role: Role::new("roles/run.viewer").ok() };
+        let key = RefusalKey {
+            reach: Reach::Everywhere,
+            member: None,
+            role: Role::new("roles/run.viewer").ok(),
+            condition: None,
+        };
         let mut refusal = Refusal::new(key, "MemberRefused", now());
         let mut minutes = vec![refusal.probe_at.duration_since(now()).as_mins()];
         for _ in 0..5 {

@@ -83,6 +83,15 @@ pub(crate) struct ClaimCounts {
     pub(crate) oldest_revoking_since: Option<Timestamp>,
 }
 
+impl CountedGrant {
+    /// Counts a removal that is left out of this call.
+    pub(super) fn wait(&mut self) {
+        if self.counted_as == CountedAs::Revoking {
+            self.counted_as = CountedAs::Staying;
+        }
+    }
+}
+
 impl Plan {
     /// A subject for whom this grant is claimed, or was until this reconcile.
     #[must_use]
@@ -111,6 +120,13 @@ impl Plan {
                     CountedAs::Revoking | CountedAs::Staying | CountedAs::Held | CountedAs::HeldLeaver
                 );
                 counts.desired += usize::from(desired);
+                let waits = matches!(line.counted_as, CountedAs::Waiting | CountedAs::Withheld)
+                    || line.counted_as == CountedAs::Pending && !acknowledged;
+                if waits && self.observers.contains(mapping) {
+                    // Whoever else wants the grant, this mapping has nothing written.
+                    counts.observed += 1;
+                    continue;
+                }
                 match line.counted_as {
                     CountedAs::Verified => {
                         counts.acknowledged += 1;

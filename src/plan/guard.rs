@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{Claim, DocumentKey, GrantKey, MappingKey, Removal, Subject};
+use crate::model::{Claim, Desired, DocumentKey, GrantKey, MappingKey, Removal, Subject};
 
 use super::{Held, HeldPart, Step, grounds};
 
@@ -74,14 +74,21 @@ pub(crate) fn held_hash<'a>(
 
 /// The removals that the guard has to decide about. A removal that passed once passes again, whatever the outcome of
 /// the call.
-pub(super) fn asks(candidates: &[Step], leavers: &BTreeSet<Subject>) -> Vec<Removal> {
+///
+/// A claim whose end was said in the manifest, and one that goes on under another condition, is no loss that anybody has to
+/// decide about.
+pub(super) fn asks(candidates: &[Step], leavers: &BTreeSet<Subject>, desired: &Desired) -> Vec<Removal> {
     let fresh = candidates.iter().filter(|step| step.row.held || step.row.revoking_since.is_none());
+    let concerns = |step: &Step, claim: &Claim| {
+        !step.continued.contains(claim) && !desired.is_over(claim, &step.row.grant.role, step.row.grounds.get(claim))
+    };
     let of = |step: &Step, claim: &Claim| Removal {
         grant: step.grant().clone(),
         claim: claim.clone(),
         leaver: leavers.contains(&claim.subject),
     };
-    fresh.flat_map(|step| step.row.claims.iter().map(move |claim| of(step, claim))).collect()
+    let claims = fresh.flat_map(|step| step.row.claims.iter().map(move |claim| (step, claim)));
+    claims.filter(|(step, claim)| concerns(step, claim)).map(|(step, claim)| of(step, claim)).collect()
 }
 
 /// Splits the removals into those that pass and those that are held. A grant stays only for the claims that are held.

@@ -103,6 +103,10 @@ pub(crate) enum Cause {
     Missing,
     /// Every subject of the grant is inactive or deleted.
     Leaver,
+    /// The `notAfter` of every claim has passed, or its subject has left.
+    Expired,
+    /// Every claim goes on under another condition, which the same write adds or which is in the policy already.
+    Moved,
     /// The mappings that wanted it were deleted.
     MappingDeleted,
     /// No mapping wants it any more: a membership, a spec or a delegation changed.
@@ -121,6 +125,8 @@ impl Cause {
             Self::Wanted => "Wanted",
             Self::Missing => "Missing",
             Self::Leaver => "Leaver",
+            Self::Expired => "Expired",
+            Self::Moved => "Moved",
             Self::MappingDeleted => "MappingDeleted",
             Self::NotWanted => "NotWanted",
             Self::SpellingForbidden | Self::Respelled => PRINCIPAL_RESPELLED,
@@ -142,13 +148,37 @@ pub(crate) struct Step {
     /// The members to remove: all spellings of the grant, and the tombstone that Google leaves of a deleted account.
     /// Empty for an addition.
     pub(crate) out: BTreeSet<GrantKey>,
+    /// The additions of this plan by which claims of a removed grant go on: under another condition, or with another
+    /// principal of the same subject. They are written together with the removal.
+    pub(crate) replaced_by: BTreeSet<GrantKey>,
+    /// The claims of a removed grant that go on under another condition.
+    pub(crate) continued: BTreeSet<Claim>,
 }
 
 impl Step {
+    /// Creates a step without anything that takes its place.
+    #[must_use]
+    pub(crate) fn new(
+        action: IntentAction,
+        cause: Cause,
+        row: LedgerRow,
+        restore: LedgerRow,
+        out: BTreeSet<GrantKey>,
+    ) -> Self {
+        Self { action, cause, row, restore, out, replaced_by: BTreeSet::new(), continued: BTreeSet::new() }
+    }
+
     /// The grant.
     #[must_use]
     pub(crate) fn grant(&self) -> &GrantKey {
         &self.row.grant
+    }
+
+    /// True when this removal has to wait, because an addition in its place is not among those that are written now:
+    /// nobody may lose access for a while because a condition changed.
+    #[must_use]
+    pub(crate) fn waits_for_others(&self, now: &BTreeSet<GrantKey>) -> bool {
+        self.cause == Cause::Moved && !self.replaced_by.is_subset(now)
     }
 }
 
@@ -297,6 +327,8 @@ pub(crate) struct Plan {
     unsettled: Vec<settle::Unsettled>,
     fence: bool,
     lines: Vec<counts::CountedGrant>,
+    /// The mappings that only observe.
+    observers: BTreeSet<MappingKey>,
     /// The subjects for whom the grants of `remains` were claimed.
     remained_for: BTreeMap<GrantKey, Subject>,
 }

@@ -7,17 +7,21 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::model::{
-    AuditEntry, AuditOutcome, Claim, DesiredGrant, Enforcement, FreezeReason, GrantKey, GrantState, IntentAction, Keep,
-    Kept, LedgerChange, LedgerRow, Live, MappingKey, Reason, Subject,
+    AuditEntry, AuditOutcome, Claim, DesiredGrant, Enforcement, FreezeReason, GrantKey, GrantState, IntentAction,
+    LedgerChange, LedgerRow, Live, MappingKey, Reason, Subject,
 };
 
 use super::counts::{CountedAs, CountedGrant};
 use super::settle::{Conclusions, Context, NOT_COMMITTED, Unsettled, action_word};
 use super::{Cause, Evidence, INTENT_FENCE, Inputs, LostGrant, Observed, Plan, Step, grounds, spelling};
 
+mod claims;
 mod finish;
+mod moves;
 mod respelling;
 mod unwanted;
+
+use claims::Claims;
 
 /// Audit reason: the revision does not show the outcome of a call, and the member is as the call would have left it.
 const AMBIGUOUS: &str = Reason::AttributionAmbiguous.word();
@@ -27,27 +31,6 @@ const RESOURCE_GONE: &str = "ResourceGone";
 
 /// Audit reason: the resource was deleted and re-created, so the policy in which the grant was written is gone.
 pub(crate) const RESOURCE_RECREATED: &str = "ResourceRecreated";
-
-/// The claims of a row, sorted by what the mappings want now.
-#[expect(clippy::struct_excessive_bools, reason = "five independent facts, each read once by its name")]
-struct Claims {
-    /// Claims that are still wanted, or frozen.
-    kept: BTreeSet<Claim>,
-    /// Claims that are no longer wanted.
-    ended: BTreeSet<Claim>,
-    /// True when some of them are wanted now, not merely frozen.
-    wanted: bool,
-    /// True when one of the claims justifies a write.
-    write: bool,
-    /// True when a missing grant of rolecall is granted again.
-    regrant: bool,
-    /// True when a terminated mapping lets its grants stay.
-    orphan: bool,
-    /// True when only observe mode keeps these claims from ending.
-    observed: bool,
-    /// True when a grant that somebody else made is taken over.
-    adopt: bool,
-}
 
 /// The state of a plan under construction.
 pub(super) struct Planner<'a> {
@@ -188,6 +171,7 @@ impl<'a> Planner<'a> {
         let want = self.inputs.desired.grants.get(key);
         let present = before.map_or_else(|| self.live.has(key), |row| self.is_present(row));
         let claims = self.claims(key, before.map(AsRef::as_ref), want, present);
+        self.recheck_at = [self.recheck_at, claims.next_end].into_iter().flatten().min();
         let (base, row) = match (before, want) {
             (Some(before), _) => (before.clone(), self.resolve(before, present)),
             (None, Some(want)) if claims.write => {
@@ -225,76 +209,6 @@ impl<'a> Planner<'a> {
     /// Adds the audit row of a conclusion.
     fn conclude_entry(&mut self, entry: AuditEntry) {
         if self.is_proven() { self.audit.push(entry) } else { self.concluded.note(entry) }
-    }
-
-    /// Sorts the claims of a row into those that hold and those that have ended.
-    fn claims(&self, key: &GrantKey, row: Option<&LedgerRow>, want: Option<&DesiredGrant>, present: bool) -> Claims {
-        let mut claims = Claims {
-            kept: BTreeSet::new(),
-            ended: BTreeSet::new(),
-            wanted: false,
-            write: false,
-            regrant: false,
-            orphan: false,
-            observed: true,
-            adopt: false,
-        };
-        let has_left = |subject: &Subject| self.inputs.leavers.contains(subject);
-        let has_lapsed = |claim: &Claim| self.inputs.lapsed.contains(&(key.member.clone(), claim.clone()));
-        let desired = &self.inputs.desired;
-        let unless_left = |claim: &Claim, reason: FreezeReason| {
-            !has_left(&claim.subject) || desired.keeps_leavers(&claim.mapping, &key.role, reason)
-        };
-        // A removal that was in progress when the mapping was deleted continues.
-        let under_way = row.is_some_and(|row| row.revoking_since.is_some());
-        // Made by rolecall, or found to be so by this reconcile.
-        let ours = present && row.is_some_and(|row| row.state == GrantState::Owned || row.intent.is_some());
-        for claim in row.iter().flat_map(|row| &row.claims) {
-            let wanted = want.is_some_and(|want| want.claims.contains_key(claim));
-            let enforcement = desired.enforcements.get(&claim.mapping);
-            let may_orphan = || desired.may_orphan(&claim.mapping, &key.role);
-            let kept = wanted
-                || match enforcement {
-                    // Whichever ground is missing, a person who has left is not entitled through any.
-                    Some(Enforcement::Frozen(reason)) => unless_left(claim, *reason),
-                    Some(Enforcement::Live { keep }) => {
-                        match keep.keeps(&claim.subject, &key.member, row.and_then(|row| row.grounds.get(claim))) {
-                            Kept::No => false,
-                            Kept::Yes => true,
-                            // Incomplete groups keep a claim only as long as they may give it.
-                            Kept::Frozen(_) if matches!(keep, Keep::Groups(_)) && has_lapsed(claim) => false,
-                            Kept::Frozen(reason) => unless_left(claim, reason),
-                        }
-                    }
-                    Some(Enforcement::Ended { orphan: true }) if ours && !under_way => {
-                        !has_left(&claim.subject) && !may_orphan()
-                    }
-                    None => true,
-                    Some(Enforcement::Ended { .. }) => false,
-                };
-            claims.wanted |= wanted;
-            claims.observed &= !wanted && enforcement == Some(&Enforcement::Frozen(FreezeReason::Observed));
-            if kept {
-                claims.kept.insert(claim.clone());
-            } else {
-                claims.orphan |= enforcement == Some(&Enforcement::Ended { orphan: true })
-                    && !has_left(&claim.subject)
-                    && !under_way
-                    && may_orphan();
-                claims.ended.insert(claim.clone());
-            }
-        }
-        for (claim, terms) in want.iter().flat_map(|want| &want.claims) {
-            if terms.write {
-                claims.kept.insert(claim.clone());
-                claims.wanted = true;
-                claims.write = true;
-                claims.regrant |= terms.regrant;
-                claims.adopt |= desired.may_adopt(&claim.mapping, &key.role);
-                claims.observed = false;
-            }
-        }
-        claims
     }
 
     /// Settles what the revision shows about a call with an unknown outcome. An unchanged revision shows nothing: the
@@ -525,7 +439,7 @@ impl<'a> Planner<'a> {
     }
 
     fn add_step(&mut self, cause: Cause, row: LedgerRow, restore: LedgerRow) {
-        self.add.push(Step { action: IntentAction::Grant, cause, row, restore, out: BTreeSet::new() });
+        self.add.push(Step::new(IntentAction::Grant, cause, row, restore, BTreeSet::new()));
     }
 
     fn line<'c>(

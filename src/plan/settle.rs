@@ -173,8 +173,16 @@ impl Plan {
 
     fn step_entry(&self, step: &Step, at: Timestamp, outcome: AuditOutcome, reason: Option<&str>) -> AuditEntry {
         let mut entry = self.context.entry(at, &step.row, action_word(step.action), outcome, reason);
-        if step.cause == Cause::Missing {
-            "drift".clone_into(&mut entry.actor);
+        match step.cause {
+            Cause::Missing => "drift".clone_into(&mut entry.actor),
+            Cause::Expired => "expiry".clone_into(&mut entry.actor),
+            Cause::Wanted
+            | Cause::Leaver
+            | Cause::Moved
+            | Cause::MappingDeleted
+            | Cause::NotWanted
+            | Cause::SpellingForbidden
+            | Cause::Respelled => {}
         }
         entry.plan_hash = Some(self.hash.clone());
         entry.revision_before = Some(self.live.revision.clone());

@@ -1,5 +1,6 @@
 mod changes;
 mod claims;
+mod ends;
 mod enforcement;
 mod outcomes;
 mod resources;

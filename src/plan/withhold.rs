@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::{GrantKey, GrantState, Live, MemberKey, Role};
+use crate::model::{ConditionHash, GrantKey, GrantState, Live, MemberKey, Role};
 
 use super::{Cause, Plan, Step, changes, counts, plan_hash, settle};
 
@@ -15,11 +15,13 @@ impl Plan {
     pub(crate) fn restricted(&self, now: &BTreeSet<GrantKey>, refused: &BTreeSet<GrantKey>) -> Self {
         let (add, left_out): (Vec<Step>, Vec<Step>) =
             self.add.iter().cloned().partition(|step| now.contains(step.grant()));
+        let (waiting, remove): (Vec<Step>, Vec<Step>) =
+            self.remove.iter().cloned().partition(|step| step.waits_for_others(now));
         let mut unsettled = self.unsettled.clone();
-        unsettled.extend(left_out.iter().filter_map(|step| settle::Unsettled::of(&step.row, false)));
+        unsettled.extend(left_out.iter().chain(&waiting).filter_map(|step| settle::Unsettled::of(&step.row, false)));
         let fence = self.fence || unsettled.len() > self.unsettled.len() || self.concluded.need_proof();
-        let changes = changes(&add, &self.remove, &self.sweep, fence);
-        let hash = plan_hash(&self.context.document, &add, &self.remove, &self.held);
+        let changes = changes(&add, &remove, &self.sweep, fence);
+        let hash = plan_hash(&self.context.document, &add, &remove, &self.held);
         let mut lines = self.lines.clone();
         for line in lines.iter_mut().filter(|line| line.counted_as == counts::CountedAs::Pending) {
             if refused.contains(&line.grant) {
@@ -28,7 +30,13 @@ impl Plan {
                 line.counted_as = counts::CountedAs::Waiting;
             }
         }
-        Self { hash, changes, ledger: vec![], audit: vec![], lines, add, unsettled, fence, ..self.clone() }
+        let mut staying = self.staying.clone();
+        for step in &waiting {
+            staying.push(Arc::new(step.row.clone()));
+            lines.iter_mut().filter(|line| line.grant == *step.grant()).for_each(counts::CountedGrant::wait);
+        }
+        let (ledger, audit) = (vec![], vec![]);
+        Self { hash, add, remove, ledger, audit, changes, staying, unsettled, fence, lines, ..self.clone() }
     }
 
     /// The same plan with only those of its removals that are in `now`; the others stay pending. Members that were to be
@@ -65,10 +73,11 @@ impl Plan {
         Self { changes, fence: true, ..restricted }
     }
 
-    /// The roles and members in the policy as it was read.
+    /// The roles in the policy as it was read, with their conditions, and its members, without what this plan removes: that
+    /// something stood there does not show that it would be accepted now.
     #[must_use]
-    pub(crate) fn present(&self) -> (BTreeSet<Role>, BTreeSet<MemberKey>) {
-        self.live.present()
+    pub(crate) fn present(&self) -> (BTreeSet<(Role, ConditionHash)>, BTreeSet<MemberKey>) {
+        self.live.present_without(&self.remove.iter().flat_map(|step| &step.out).collect())
     }
 
     /// The document as it was read.
@@ -152,6 +161,7 @@ mod tests {
         assert!(plan.restricted(&BTreeSet::new(), &BTreeSet::new()).changes.is_none());
         assert_eq!(fixture.row(&invoker(1)).state, GrantState::Owned);
         let (roles, members) = plan.present();
-        assert!(roles.contains(&Role::new(INVOKER).unwrap()) && members.contains(&MemberKey::of(&email(1))));
+        let invoker = (Role::new(INVOKER).unwrap(), ConditionHash::default());
+        assert!(roles.contains(&invoker) && members.contains(&MemberKey::of(&email(1))));
     }
 }

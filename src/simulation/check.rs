@@ -152,6 +152,7 @@ impl Simulation {
         }
         self.memory.set_pins(self.store().pins().await.expect("pins"));
         let facts = self.facts().clone();
+        self.memory.now = self.now();
         let expected = self.memory.expected(&facts, &self.target, &self.rules);
         let (mut problems, mut excess) = (Vec::new(), Vec::new());
         for document in self.target.documents() {
@@ -337,7 +338,7 @@ impl Simulation {
     /// Claims of frozen mappings that the ledger has lost.
     pub(super) async fn lost_claims(&self, facts: &Facts) -> Vec<String> {
         let (mut ledgers, mut problems) = (BTreeMap::new(), Vec::new());
-        for (key, document, grant, person) in self.memory.frozen_claims(facts) {
+        for (key, document, grant, person) in self.memory.frozen_claims(facts, self.now()) {
             if !ledgers.contains_key(document) {
                 ledgers.insert(document, self.store().ledger(document).await.expect("the ledger"));
             }
@@ -498,6 +499,9 @@ impl Simulation {
             return None;
         }
         let facts = self.facts();
+        if entry.grant.as_ref().is_some_and(|grant| facts.is_over(grant, entry.at)) {
+            return None;
+        }
         let stayed = |subject: &str| {
             let id = subject.parse().ok().map(UserId)?;
             let person = facts.people.get(&id)?;

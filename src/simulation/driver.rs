@@ -105,6 +105,8 @@ impl Simulation {
             limits,
             seed: Some(chance.seed()),
             status_window,
+            // Nobody sets the clock of a simulation.
+            clock_check: Duration::from_hours(24),
             nesting: NestingBounds { depth: setup.depth, ..NestingBounds::default() },
             ..EngineConfig::new(Ceiling::Enforce, drift)
         };

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::facts::{DOMAIN, Facts, Mapping, Phase, Spec, grant};
+use super::facts::{DOMAIN, Facts, Mapping, Phase, Spec};
 use crate::api::MappingMode;
 use crate::model::{DocumentKey, GrantKey, GroupId, MappingKey, MemberKey, UserId};
 use crate::store::UninstallMode;
@@ -73,6 +73,8 @@ struct Given {
 pub(super) struct Memory {
     /// The version of the facts that was recorded last.
     noted: u64,
+    /// The present.
+    pub(super) now: Timestamp,
     /// The groups that a mapping has meant, or may have meant.
     meant: BTreeMap<MappingKey, BTreeSet<GroupId>>,
     once: BTreeMap<MappingKey, BTreeSet<Once>>,
@@ -98,6 +100,7 @@ impl Memory {
 
     /// Updates the memory with the facts after each step.
     pub(super) fn note(&mut self, facts: &Facts, documents: &[DocumentKey], now: Timestamp) {
+        self.now = now;
         if self.noted == facts.version {
             self.had.clear();
             return;
@@ -112,7 +115,7 @@ impl Memory {
                 let Some(address) = facts.people.get(&id).and_then(|person| person.address.as_ref()) else { continue };
                 for document in documents.iter().filter(|document| mapping.spec.matches(document)) {
                     for role in &mapping.spec.roles {
-                        let sent = grant(role, address);
+                        let sent = mapping.spec.grant(role, address);
                         once.insert((document.clone(), facts.stored(&sent), id));
                         once.insert((document.clone(), sent, id));
                     }
@@ -175,11 +178,12 @@ impl Memory {
         let role = had.role.as_str();
         let in_force = mapping.phase == Phase::Live && facts.uninstall.is_none() && !is_frozen(facts, key);
         let covers = mapping.spec.matches(document) && mapping.spec.roles.iter().any(|named| named == role);
-        if !in_force || !covers || !facts.delegates(role) {
+        if !in_force || !covers || !facts.delegates(role) || facts.is_over(had, self.now) {
             return false;
         }
         let has = |person: &super::facts::Person| {
-            let sent = person.address.as_ref().filter(|address| in_domain(address)).map(|address| grant(role, address));
+            let sent = person.address.as_ref().filter(|address| in_domain(address));
+            let sent = sent.map(|address| mapping.spec.grant(role, address));
             person.left_at.is_none() && sent.is_some_and(|sent| sent == *had && facts.stored(&sent) == *had)
         };
         let owners: Vec<&UserId> = facts.people.iter().filter(|(_, person)| has(person)).map(|(id, _)| id).collect();
@@ -204,7 +208,9 @@ impl Memory {
         grant: &GrantKey,
         at: Timestamp,
     ) -> Option<&MappingKey> {
-        let stays = |person: &UserId| facts.people.get(person).is_some_and(|person| !person.was_away(at));
+        let stays = |person: &UserId| {
+            !facts.is_over(grant, at) && facts.people.get(person).is_some_and(|person| !person.was_away(at))
+        };
         let owns = |span: &Frozen| {
             span.lasts(at)
                 && span.had.iter().any(|(document, had, person)| document == on && had == grant && stays(person))
@@ -285,7 +291,7 @@ impl Memory {
             }
         }
         for (key, (document, grant, person)) in &self.left_behind {
-            if facts.setup.permits_orphan || !in_force || !facts.has_left(*person) {
+            if facts.setup.permits_orphan || !in_force || !self.is_left(facts, grant, *person) {
                 expected.permit(key, document, grant, *person);
             }
         }
@@ -303,13 +309,21 @@ impl Memory {
     }
 
     /// The claims of mappings that are frozen at present and had a grant when that began.
-    pub(super) fn frozen_claims(&self, facts: &Facts) -> Vec<(&MappingKey, &DocumentKey, &GrantKey, UserId)> {
+    pub(super) fn frozen_claims(
+        &self,
+        facts: &Facts,
+        now: Timestamp,
+    ) -> Vec<(&MappingKey, &DocumentKey, &GrantKey, UserId)> {
         let mut claims = Vec::new();
         for (key, spans) in &self.frozen {
             let open = spans.iter().filter(|span| span.until.is_none());
             for (document, grant, person) in open.flat_map(|span| &span.had) {
                 // Also of a person who was away for a while, the claims may have ended.
-                if facts.people.get(person).is_some_and(|person| person.left_at.is_none() && person.was_away.is_empty())
+                if !facts.is_over(grant, now)
+                    && facts
+                        .people
+                        .get(person)
+                        .is_some_and(|person| person.left_at.is_none() && person.was_away.is_empty())
                 {
                     claims.push((key, document, grant, *person));
                 }
@@ -318,11 +332,16 @@ impl Memory {
         claims
     }
 
+    /// True when the person has left, or the grant has ended.
+    fn is_left(&self, facts: &Facts, grant: &GrantKey, person: UserId) -> bool {
+        facts.has_left(person) || facts.is_over(grant, self.now)
+    }
+
     /// Permits the former grants of a mapping to stay.
     fn keep(&self, facts: &Facts, key: &MappingKey, leavers: bool, expected: &mut Expected) {
         expected.frozen.insert(key.clone());
         for (document, grant, person) in self.once.get(key).into_iter().flatten() {
-            if leavers || !facts.has_left(*person) {
+            if leavers || !self.is_left(facts, grant, *person) {
                 expected.permit(key, document, grant, *person);
             }
         }
@@ -396,8 +415,11 @@ impl Wants<'_> {
     fn add_person(&self, id: UserId, address: &str, expected: &mut Expected) -> bool {
         let mut is_clear = true;
         for role in self.spec.roles.iter().filter(|role| self.facts.delegates(role)) {
-            let sent = grant(role, address);
+            let sent = self.spec.grant(role, address);
             let stored = self.facts.stored(&sent);
+            if self.facts.is_over(&sent, self.memory.now) {
+                continue;
+            }
             if !in_domain(stored.member.as_str()) {
                 is_clear = false;
                 continue;
@@ -426,7 +448,7 @@ impl Wants<'_> {
     /// of people who are still in the groups that gave them have to.
     fn keep_members(&self, expected: &mut Expected) {
         for (document, grant, person) in self.memory.once.get(self.key).into_iter().flatten() {
-            if !self.facts.has_left(*person)
+            if !self.memory.is_left(self.facts, grant, *person)
                 && self.facts.is_in_a_group(*person)
                 && !self.facts.has_moved(*person, &grant.member)
             {
@@ -434,7 +456,7 @@ impl Wants<'_> {
             }
         }
         for (document, grant, _) in self.memory.given.get(self.key).into_iter().flat_map(BTreeMap::keys) {
-            if !self.target.taken(document).contains(grant) {
+            if !self.facts.is_over(grant, self.memory.now) && !self.target.taken(document).contains(grant) {
                 expected.must.entry(document.clone()).or_default().insert(grant.clone());
             }
         }
@@ -447,7 +469,7 @@ impl Wants<'_> {
                 *member == grant.member
                     || MemberKey::of(self.facts.aliases.get(member).map_or("", String::as_str)) == grant.member
             });
-            if *person == id && is_it {
+            if *person == id && is_it && !self.facts.is_over(grant, self.memory.now) {
                 expected.permit(self.key, document, grant, id);
             }
         }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::api::{CloudRunTarget, IdentityProvider, MappingMode, RoleMapping};
-use crate::model::{ConditionHash, DocumentKey, GrantKey, GroupId, MappingKey, MemberKey, Role, UserId};
+use crate::model::{Condition, ConditionHash, DocumentKey, GrantKey, GroupId, MappingKey, MemberKey, Role, UserId};
 use crate::store::UninstallMode;
 
 /// Creation time of objects without one of their own.
@@ -22,6 +22,8 @@ pub(super) const TEAMS: [&str; 3] = ["red", "blue", "green"];
 pub(super) const TARGETS: [&str; 2] = ["t", "u"];
 /// The namespace of all mappings.
 pub(super) const NAMESPACE: &str = "team";
+/// The condition of mappings that have one.
+const CONDITION: (&str, &str) = ("office-hours", "request.time.getHours() < 18");
 /// The label by which a namespace is selected.
 const LABEL: (&str, &str) = ("access", "delegated");
 
@@ -89,6 +91,10 @@ pub(super) struct Spec {
     pub(super) orphan: bool,
     /// The index of the target.
     pub(super) target: usize,
+    /// True when the grants have a condition.
+    pub(super) conditional: bool,
+    /// The time at which the grants end.
+    pub(super) end: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +168,8 @@ pub(super) struct Facts {
     pub(super) vanished: BTreeSet<MappingKey>,
     /// Number of created objects.
     pub(super) objects: u64,
+    /// The conditions under which grants end, with the times.
+    pub(super) ends: BTreeMap<ConditionHash, Timestamp>,
 }
 
 impl Facts {
@@ -180,7 +188,21 @@ impl Facts {
             aliases: BTreeMap::new(),
             vanished: BTreeSet::new(),
             objects: 0,
+            ends: BTreeMap::new(),
         }
+    }
+
+    /// Creates or edits a mapping.
+    pub(super) fn put_mapping(&mut self, key: MappingKey, mapping: Mapping) {
+        if let Some(end) = mapping.spec.end {
+            self.ends.insert(ConditionHash::of(mapping.spec.condition().as_ref()), end);
+        }
+        self.mappings.insert(key, mapping);
+    }
+
+    /// True when the grant ended at this time or before.
+    pub(super) fn is_over(&self, grant: &GrantKey, now: Timestamp) -> bool {
+        self.ends.get(&grant.condition).is_some_and(|end| *end <= now)
     }
 
     /// The oldest target, which the region belongs to, with its index.
@@ -330,11 +352,15 @@ impl DerefMut for Locked<'_> {
 
 impl Mapping {
     pub(super) fn object(&self, key: &MappingKey) -> RoleMapping {
-        let Spec { team, services, roles, mode, report, orphan, target } = &self.spec;
+        let Spec { team, services, roles, mode, report, orphan, target, conditional, end } = &self.spec;
         let resources: Vec<String> = services.iter().map(|service| format!("services/{service}")).collect();
         let spec = json!({
             "subjects": [{"identityProvider": "okta", "groups": [{"displayName": team}]}],
-            "grants": [{"target": {"name": TARGETS[*target]}, "resources": resources, "roles": roles}],
+            "grants": [{
+                "target": {"name": TARGETS[*target]}, "resources": resources, "roles": roles,
+                "condition": conditional.then(|| json!({"title": CONDITION.0, "expression": CONDITION.1})),
+                "notAfter": end.map(|end| end.to_string()),
+            }],
             "mode": mode,
             "onMissing": if *report { "Report" } else { "Revert" },
             "deletionPolicy": if *orphan { "Orphan" } else { "Revoke" },
@@ -353,6 +379,22 @@ impl Mapping {
 }
 
 impl Spec {
+    /// The condition that grants of this mapping have.
+    fn condition(&self) -> Option<Condition> {
+        let (title, expression) = CONDITION;
+        let (title, expression) = (title.to_owned(), expression.to_owned());
+        let base = self.conditional.then(|| Condition { title, expression, ..Condition::default() });
+        match self.end {
+            Some(end) => Condition::ending(base.as_ref(), end),
+            None => base,
+        }
+    }
+
+    /// A grant of this mapping.
+    pub(super) fn grant(&self, role_name: &str, address: &str) -> GrantKey {
+        GrantKey { condition: ConditionHash::of(self.condition().as_ref()), ..grant(role_name, address) }
+    }
+
     pub(super) fn matches(&self, document: &DocumentKey) -> bool {
         self.services.iter().any(|service| service == "*" || service == document.name())
     }

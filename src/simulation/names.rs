@@ -53,12 +53,14 @@ impl Facts {
 
     /// The group after changes of its members; none when the request has to be refused.
     pub(super) fn changed(&self, team: &Team, changes: &MemberChanges) -> Option<Team> {
+        let waited = team.waiting.clone();
         let mut team = team.clone();
         for change in &changes.list {
             match change {
                 MemberChange::Add(ids) => self.add(&mut team, ids),
                 MemberChange::Remove(ids) => {
-                    if !ids.iter().all(|id| self.remove(&mut team, *id)) {
+                    // One that is named twice is removed once.
+                    if !ids.iter().all(|id| self.remove(&mut team, *id) || waited.contains(id)) {
                         return None;
                     }
                 }

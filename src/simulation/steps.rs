@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::driver::{Simulation, okta, origin};
@@ -10,7 +11,7 @@ use super::facts::{Mapping, NAMESPACE, Phase, Provider, ROLES, SERVICES, Spec, T
 use super::names::naming;
 use super::process::Changed;
 use crate::api::MappingMode;
-use crate::model::{GroupFacts, GroupId, MappingKey, UserId};
+use crate::model::{Clock as _, GroupFacts, GroupId, MappingKey, UserId};
 use crate::scim::member_id;
 use crate::store::{GroupUpdate, MemberChange, MemberChanges, NewGroup, StoreError};
 use crate::target::scripted::Fault;
@@ -260,17 +261,33 @@ impl Simulation {
         };
         let team = TEAMS[chance.below(if chance.one_in(4) { 3 } else { 2 })].to_owned();
         let target = usize::from(chance.one_in(if self.facts().targets[1].is_some() { 3 } else { 16 }));
-        let spec = Spec { team, services, roles, mode, report: chance.one_in(4), orphan: chance.one_in(4), target };
+        let (report, orphan, conditional) = (chance.one_in(4), chance.one_in(4), chance.one_in(5));
+        let end = chance.one_in(4).then(|| self.some_end());
+        let spec = Spec { team, services, roles, mode, report, orphan, target, conditional, end };
         let live = |mapping: &&Mapping| mapping.phase == Phase::Live;
         let others: Vec<Spec> = self.facts().mappings.values().filter(live).map(|other| other.spec.clone()).collect();
         match chance.pick(&others) {
             // Two mappings often want the same grants.
             Some(other) if chance.one_in(3) => {
-                let Spec { team, services, roles, target, .. } = other;
-                Spec { team, services, roles, target, ..spec }
+                let Spec { team, services, roles, target, conditional, end, .. } = other;
+                let (conditional, end) =
+                    if chance.one_in(2) { (conditional, end) } else { (spec.conditional, spec.end) };
+                Spec { team, services, roles, target, conditional, end, ..spec }
             }
             _ => spec,
         }
+    }
+
+    /// Mostly a time that comes soon, seldom one that has passed, or that never comes.
+    fn some_end(&self) -> Timestamp {
+        let now = self.clock.now();
+        let seconds = i64::try_from(self.chance.below(60)).unwrap_or(0);
+        let end = match self.chance.below(6) {
+            0 => now + SignedDuration::from_hours(24 * 365),
+            1 => now - SignedDuration::from_secs(seconds),
+            _ => now + SignedDuration::from_secs(seconds),
+        };
+        Timestamp::from_second(end.as_second()).unwrap_or(end)
     }
 
     /// Changes only the mode of a mapping.
@@ -309,7 +326,7 @@ impl Simulation {
         };
         self.say(format!("apply {key}: {:?}", mapping.spec));
         self.facts().vanished.remove(&key);
-        self.facts().mappings.insert(key.clone(), mapping);
+        self.facts().put_mapping(key.clone(), mapping);
         self.tell(&Changed::Mapping(key));
     }
 

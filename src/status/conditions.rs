@@ -108,6 +108,9 @@ pub(crate) fn needs_a_person(word: Reason) -> bool {
             | Reason::PolicyRefused
             | Reason::PrincipalTypeMismatch
             | Reason::DeniedByOrgPolicy
+            | Reason::ConditionRefused
+            | Reason::ConditionInvalid
+            | Reason::ConditionNotSupported
             | Reason::PolicyUnknownVersion
             | Reason::ConditionsHidden
             | Reason::Unauthenticated

@@ -101,6 +101,15 @@ pub(crate) struct Lag {
     pub(crate) at: Timestamp,
 }
 
+/// Grants of a mapping that end at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Ends {
+    /// Number of grants that would be wanted if they had not ended.
+    pub(crate) ended: u64,
+    /// The next time at which some end.
+    pub(crate) next: Option<Timestamp>,
+}
+
 /// Removals that the guard holds on one document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HeldOutcome {
@@ -205,6 +214,8 @@ pub(crate) struct MappingInput<'a> {
     pub(crate) admitted: u64,
     /// The pairs that they do not delegate.
     pub(crate) refused: &'a [RefusedPath],
+    /// The grants that end at a time.
+    pub(crate) ends: Ends,
     /// Patterns that match no resource; a pattern without `*` is a name.
     pub(crate) unmatched: &'a [String],
     /// The groups.

@@ -92,7 +92,9 @@ pub(crate) fn fold_mapping(
             failed: int(total.failed),
             unowned: int(total.unowned),
             revoking: int(total.revoking),
+            ended: int(input.ends.ended),
         }),
+        next_end: input.ends.next.map(Time),
         oldest_revoking_since: total.oldest_revoking_since.map(Time),
         subjects: subjects.iter().take(LISTED).map(|subject| subject_status(subject)).collect(),
         resources: documents.iter().take(LISTED).map(|document| resource_status(document)).collect(),
@@ -189,7 +191,7 @@ fn accepted(context: &FoldContext<'_>) -> (bool, Reason, String) {
     if input.refused.is_empty() {
         return (true, Reason::Accepted, explain(Reason::Accepted));
     }
-    let word = if input.admitted == 0 { Reason::NotDelegated } else { Reason::PartlyDelegated };
+    let word = refusal(input);
     let paths: BTreeSet<String> = input
         .refused
         .iter()
@@ -201,6 +203,16 @@ fn accepted(context: &FoldContext<'_>) -> (bool, Reason, String) {
         n => format!(" and {n} more"),
     };
     (false, word, format!("{}{more}: {}", shown.join(", "), explain(word)))
+}
+
+/// Why a part of the mapping grants nothing: for want of delegation, or else for the first of its other reasons.
+pub(super) fn refusal(input: &MappingInput<'_>) -> Reason {
+    let others = input.refused.iter().map(|path| path.reason.as_deref().and_then(Reason::from_word));
+    match others.clone().min().flatten() {
+        Some(_) => others.flatten().min().unwrap_or(Reason::PartlyDelegated),
+        None if input.admitted == 0 => Reason::NotDelegated,
+        None => Reason::PartlyDelegated,
+    }
 }
 
 fn refused(paths: &[RefusedPath]) -> Vec<RefusedPath> {

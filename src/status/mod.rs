@@ -24,7 +24,7 @@ pub(crate) use changed::same_provider;
 pub(crate) use changed::{same_mapping, same_target};
 pub(crate) use drift::{DriftTally, Reversions, SHOWN};
 pub(crate) use input::{
-    CaptureOutcome, ClaimCounts, DocumentOutcome, Failure, HeldOutcome, Lag, ListingOutcome, MappingInput,
+    CaptureOutcome, ClaimCounts, DocumentOutcome, Ends, Failure, HeldOutcome, Lag, ListingOutcome, MappingInput,
     ProviderInput, QuotaOutcome, SubjectOutcome, TargetInput, TokenOutcome,
 };
 pub(crate) use mapping::{fold_mapping, not_taken_in};

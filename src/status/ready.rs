@@ -219,7 +219,8 @@ fn delegation(context: &FoldContext<'_>) -> Option<ReadyDecision> {
     if context.input.refused.is_empty() || context.input.admitted > 0 {
         return None;
     }
-    Some(ReadyDecision::new(Waiting::OnUser, Reason::NotDelegated, explain(Reason::NotDelegated)))
+    let word = super::mapping::refusal(context.input);
+    Some(ReadyDecision::new(Waiting::OnUser, word, explain(word)))
 }
 
 fn revocation(context: &FoldContext<'_>) -> Option<ReadyDecision> {
@@ -378,7 +379,11 @@ fn well(context: &FoldContext<'_>) -> ReadyDecision {
             plural(context.total.unowned, "was", "were"),
         ));
     }
-    if context.total.desired == 0 && !context.documents.is_empty() && context.input.refused.is_empty() {
+    let ended = context.input.ends.ended;
+    if ended > 0 {
+        parts.push(format!("the `notAfter` of {} has passed", plural(ended, "grant", "grants")));
+    }
+    if ended == 0 && context.total.desired == 0 && !context.documents.is_empty() && context.input.refused.is_empty() {
         parts.push("the groups have no active members".to_owned());
     }
     parts.extend(left_out(context));

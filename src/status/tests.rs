@@ -59,6 +59,7 @@ fn group(name: &str) -> SubjectOutcome {
 
 fn refused(path: &str) -> RefusedPath {
     RefusedPath {
+        reason: None,
         path: path.to_owned(),
         resource: "services/checkout-api".to_owned(),
         role: "roles/run.admin".to_owned(),
@@ -119,6 +120,7 @@ impl Scene {
             admitted: self.admitted,
             refused: &self.refused,
             unmatched: &self.unmatched,
+            ends: Ends::default(),
             subjects: &self.subjects,
             documents: &self.documents,
             last_handled_reconcile_at: self.reconcile.as_deref(),

@@ -42,7 +42,7 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use super::*;
-    use crate::model::{ManualClock, MemberKey, Reach, ResourceKind, Role};
+    use crate::model::{ConditionHash, ManualClock, MemberKey, Reach, ResourceKind, Role};
 
     #[tokio::test]
     async fn refusals_and_budgets_are_there_after_a_restart_until_they_are_removed() {
@@ -54,10 +54,21 @@ mod tests {
         let member = || Some(MemberKey::of("user:a@x.example"));
         let role = || Role::new("roles/run.viewer").ok();
         let keys = [
-            RefusalKey { reach: Reach::Everywhere, member: member(), role: None },
-            RefusalKey { reach: Reach::Kind("p".to_owned(), ResourceKind::Job), member: None, role: role() },
-            RefusalKey { reach: Reach::Project("p".to_owned()), member: member(), role: None },
-            RefusalKey { reach: Reach::Document(document.clone()), member: member(), role: role() },
+            RefusalKey { reach: Reach::Everywhere, member: member(), role: None, condition: None },
+            RefusalKey {
+                reach: Reach::Kind("p".to_owned(), ResourceKind::Job),
+                member: None,
+                role: role(),
+                condition: None,
+            },
+            RefusalKey { reach: Reach::Project("p".to_owned()), member: member(), role: None, condition: None },
+            RefusalKey { reach: Reach::Document(document.clone()), member: member(), role: role(), condition: None },
+            RefusalKey {
+                reach: Reach::Document(document.clone()),
+                member: member(),
+                role: role(),
+                condition: Some(ConditionHash::from_text("0123456789abcdef")),
+            },
         ];
         let mut refusals: Vec<Refusal> = keys.into_iter().map(|key| Refusal::new(key, "MemberRefused", at)).collect();
         let store = Store::open(&url, clock()).await.unwrap();

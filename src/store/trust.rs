@@ -28,7 +28,23 @@ const MODE: &str = "mode";
 const DOUBTED: &str = "doubted";
 const ACCEPTED: &str = "accepted";
 
+/// The key of the time at which grants last ended.
+const ENDED_AT: &str = "ended_at";
+
 impl Store {
+    /// The last `notAfter` that has passed.
+    pub(crate) async fn ended_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        let Some(text) = self.read(|db| meta::get(db, ENDED_AT)).await? else { return Ok(None) };
+        let damaged = |_| StoreError::Damaged { what: "meta", problem: format!("`{text}` is not a time") };
+        text.parse().map(Some).map_err(damaged)
+    }
+
+    /// Records the last `notAfter` that has passed.
+    pub(crate) async fn set_ended_at(&self, at: Timestamp) -> Result<(), StoreError> {
+        let text = at.to_string();
+        self.commit(Ticket::engine(REQUEST), move |tx| meta::set(tx, ENDED_AT, Some(&text))).await
+    }
+
     /// The recorded trust in the database.
     pub(crate) async fn trust(&self) -> Result<Trust, StoreError> {
         let text = self.read(|db| meta::get(db, TRUST)).await?;

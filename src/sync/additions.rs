@@ -40,6 +40,8 @@ pub(super) struct RefusedGrant {
     pub(crate) mappings: BTreeSet<MappingKey>,
     pub(crate) subject: Option<Subject>,
     pub(crate) role: String,
+    /// The title of the refused condition, when the refusal concerns one.
+    pub(crate) condition: Option<String>,
     /// True when the refusal concerns the role, whoever the member is.
     pub(crate) of_role: bool,
     pub(crate) reason: Reason,
@@ -120,11 +122,19 @@ impl Additions {
             }
             let Some(key) = withheld.get(step.grant()) else { continue };
             let Some(refusal) = refusals.get(key) else { continue };
-            let reason = RefusalCause::known_reason(&refusal.reason).unwrap_or(Reason::PolicyRefused);
+            let reason = match RefusalCause::known_reason(&refusal.reason) {
+                Some(Reason::PolicyRefused) | None if key.condition.is_some() => Reason::ConditionRefused,
+                known => known.unwrap_or(Reason::PolicyRefused),
+            };
             self.refused.push(RefusedGrant {
                 mappings: step.row.claims.iter().map(|claim| claim.mapping.clone()).collect(),
                 subject: step.row.claims.first().map(|claim| claim.subject),
                 role: step.grant().role.to_string(),
+                condition: key
+                    .condition
+                    .as_ref()
+                    .and(step.row.condition.as_ref())
+                    .map(|condition| condition.title.clone()),
                 of_role: key.member.is_none(),
                 reason,
                 message: self.texts.get(&reason).cloned(),

@@ -149,11 +149,20 @@ fn named(what: &Refused, document: &DocumentKey, carried_out: &Plan) -> Option<R
         (None, Some(role)) => grant.role.as_str() == role,
         (None, None) => false,
     };
-    let grant = carried_out.add.iter().map(Step::grant).find(|grant| is_it(grant))?;
     let kind = || Reach::Kind(document.project().to_owned(), document.kind());
+    if what.cause == RefusalCause::Condition {
+        // Google does not name it; if there is only one, that is it.
+        let added = carried_out.add.iter().map(|step| &step.grant().condition);
+        let conditions: BTreeSet<_> = added.filter(|hash| !hash.as_str().is_empty()).collect();
+        let [condition] = conditions.into_iter().collect::<Vec<_>>()[..] else { return None };
+        return Some(RefusalKey { reach: kind(), member: None, role: None, condition: Some(condition.clone()) });
+    }
+    let grant = carried_out.add.iter().map(Step::grant).find(|grant| is_it(grant))?;
     Some(match (member, role) {
-        (Some(member), Some(_)) => RefusalKey { reach: kind(), member: Some(member), role: Some(grant.role.clone()) },
-        (None, _) => RefusalKey { reach: kind(), member: None, role: Some(grant.role.clone()) },
+        (Some(member), Some(_)) => {
+            RefusalKey { reach: kind(), member: Some(member), role: Some(grant.role.clone()), condition: None }
+        }
+        (None, _) => RefusalKey { reach: kind(), member: None, role: Some(grant.role.clone()), condition: None },
         (Some(member), None) => {
             let everywhere = matches!(
                 what.cause,
@@ -163,7 +172,7 @@ fn named(what: &Refused, document: &DocumentKey, carried_out: &Plan) -> Option<R
                     | RefusalCause::PrincipalType
             );
             let reach = if everywhere { Reach::Everywhere } else { reach_of_member(document, what.cause) };
-            RefusalKey { reach, member: Some(member), role: None }
+            RefusalKey { reach, member: Some(member), role: None, condition: None }
         }
     })
 }

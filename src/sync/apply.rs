@@ -580,6 +580,7 @@ impl Inner {
             self.discovery().enqueue(&target, Instant::now());
         }
         self.list.notify_one();
+        self.ends.notify_one();
         effects
     }
 

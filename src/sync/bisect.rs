@@ -12,10 +12,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{GrantKey, MemberKey, Role};
+use crate::model::{ConditionHash, GrantKey, MemberKey, Role};
 use crate::target::RefusalCause;
 
 type Grants = BTreeSet<GrantKey>;
+
+/// A role under a condition. Either of them may be the cause, for every member.
+type Place = (Role, ConditionHash);
 
 /// The next step of the bisection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +36,8 @@ pub(super) enum Next {
 pub(super) enum Isolated {
     /// The member is refused under every role.
     Member(MemberKey),
-    /// The role is refused for every member.
-    Role(Role),
+    /// The role is refused for every member, or its condition is.
+    Role(Role, ConditionHash),
     /// Only this combination is refused.
     Grant(GrantKey),
 }
@@ -62,12 +65,12 @@ pub(super) struct Bisection {
     test_rest: bool,
     /// Members, roles and domains of members that are in the policy, or were accepted in a test.
     members: BTreeSet<MemberKey>,
-    roles: BTreeSet<Role>,
+    roles: BTreeSet<Place>,
     domains: BTreeSet<String>,
     /// Members refused elsewhere for the same reason.
     hints: BTreeSet<MemberKey>,
     /// Members that were refused alone, by role.
-    alone: BTreeMap<Role, BTreeSet<MemberKey>>,
+    alone: BTreeMap<Place, BTreeSet<MemberKey>>,
     /// The set that is being written, and the rest of the suspect that it was split from.
     testing: Option<(Grants, Option<Grants>)>,
 }
@@ -80,10 +83,11 @@ impl Bisection {
     pub(super) fn new(
         cause: RefusalCause,
         refused: Grants,
-        roles: BTreeSet<Role>,
+        roles: BTreeSet<Place>,
         members: BTreeSet<MemberKey>,
         hints: BTreeSet<MemberKey>,
     ) -> Self {
+        let conditional = || refused.iter().any(|grant| !grant.condition.as_str().is_empty());
         let about = match cause {
             RefusalCause::PrincipalUnknown
             | RefusalCause::PrincipalRefused
@@ -91,7 +95,11 @@ impl Bisection {
             | RefusalCause::PrincipalMalformed
             | RefusalCause::DomainRestricted => About::Members,
             RefusalCause::RoleNotSupported => About::Roles,
-            RefusalCause::OrganizationPolicy | RefusalCause::LimitExceeded | RefusalCause::Other => About::Anything,
+            RefusalCause::Condition if conditional() => About::Roles,
+            RefusalCause::OrganizationPolicy
+            | RefusalCause::Condition
+            | RefusalCause::LimitExceeded
+            | RefusalCause::Other => About::Anything,
         };
         let domains = members.iter().map(|member| domain(member).to_owned()).collect();
         Self {
@@ -206,7 +214,7 @@ impl Bisection {
     fn clear(&mut self, accepted: &Grants) {
         for grant in accepted {
             self.members.insert(grant.member.clone());
-            self.roles.insert(grant.role.clone());
+            self.roles.insert(place(grant));
             self.domains.insert(domain(&grant.member).to_owned());
         }
     }
@@ -230,15 +238,15 @@ impl Bisection {
     /// The cause within a set that contains one, if it can be determined without another write.
     fn conclude(&self, group: &Grants) -> Option<Isolated> {
         let (all_roles, all_members) = (roles(group), members(group));
-        let role_is_open = |role: &Role| self.about != About::Members && !self.roles.contains(role);
+        let role_is_open = |role: &Place| self.about != About::Members && !self.roles.contains(role);
         let members_are_clear =
             self.about == About::Roles || all_members.iter().all(|member| self.members.contains(*member));
         if let (true, [role]) = (members_are_clear, all_roles.iter().collect::<Vec<_>>().as_slice())
             && role_is_open(role)
         {
-            return Some(Isolated::Role((**role).clone()));
+            return Some(Isolated::Role(role.0.clone(), role.1.clone()));
         }
-        let roles_are_clear = !all_roles.iter().any(|role| role_is_open(role));
+        let roles_are_clear = !all_roles.iter().any(&role_is_open);
         if let (true, [member]) = (roles_are_clear, all_members.iter().collect::<Vec<_>>().as_slice())
             && !self.members.contains(**member)
         {
@@ -249,9 +257,14 @@ impl Bisection {
             return Some(Isolated::Grant(only.clone()));
         }
         // A second member is refused alone under a role under which nobody was accepted: the role is the cause.
-        let others = self.alone.get(&only.role).is_some_and(|alone| alone.iter().any(|member| *member != only.member));
-        if role_is_open(&only.role) && others {
-            return Some(Isolated::Role(only.role.clone()));
+        let role = place(only);
+        let others = self.alone.get(&role).is_some_and(|alone| alone.iter().any(|member| *member != only.member));
+        if role_is_open(&role) && others {
+            return Some(Isolated::Role(role.0, role.1));
+        }
+        // Nobody was accepted under the condition, so nothing is said about the member.
+        if role_is_open(&role) && !role.1.as_str().is_empty() {
+            return Some(Isolated::Grant(only.clone()));
         }
         Some(Isolated::Member(only.member.clone()))
     }
@@ -259,12 +272,12 @@ impl Bisection {
     fn isolate(&mut self, found: &Isolated) {
         let (group, _) = self.suspects.pop().unwrap_or_default();
         for grant in &group {
-            self.alone.entry(grant.role.clone()).or_default().insert(grant.member.clone());
+            self.alone.entry(place(grant)).or_default().insert(grant.member.clone());
         }
         self.untested.extend(group);
         let is_it = |grant: &GrantKey| match found {
             Isolated::Member(member) => grant.member == *member,
-            Isolated::Role(role) => grant.role == *role,
+            Isolated::Role(role, condition) => grant.role == *role && grant.condition == *condition,
             Isolated::Grant(one) => grant == one,
         };
         self.untested.retain(|grant| !is_it(grant));
@@ -294,11 +307,11 @@ impl Bisection {
             return parts;
         }
         if self.about != About::Members {
-            if let Some(parts) = by(&|grant| self.roles.contains(&grant.role)) {
+            if let Some(parts) = by(&|grant| self.roles.contains(&place(grant))) {
                 return parts;
             }
-            let first = group.first().map(|grant| grant.role.clone());
-            if let Some(parts) = by(&|grant| Some(&grant.role) == first.as_ref()) {
+            let first = group.first().map(place);
+            if let Some(parts) = by(&|grant| Some(place(grant)) == first) {
                 return parts;
             }
         }
@@ -309,12 +322,12 @@ impl Bisection {
                 self.cause == RefusalCause::DomainRestricted
                     && all.iter().all(|member| !self.domains.contains(domain(member)))
             }
-            About::Anything | About::Roles => group.iter().all(|grant| !self.roles.contains(&grant.role)),
+            About::Anything | About::Roles => group.iter().all(|grant| !self.roles.contains(&place(grant))),
         };
         let half = if doubtful && all.len() > 2 { 1 } else { all.len().div_ceil(2) };
         // After one member was refused alone, the next one is taken from far away. Members refused for the same cause
         // are often neighbors, and two of those would make the role look like the cause.
-        let again = doubtful && group.iter().any(|grant| self.alone.contains_key(&grant.role));
+        let again = doubtful && group.iter().any(|grant| self.alone.contains_key(&place(grant)));
         let first: BTreeSet<&MemberKey> =
             if again { all.into_iter().rev().take(half).collect() } else { all.into_iter().take(half).collect() };
         by(&|grant| first.contains(&grant.member)).unwrap_or_else(|| {
@@ -338,8 +351,12 @@ impl Bisection {
     }
 }
 
-fn roles(grants: &Grants) -> BTreeSet<&Role> {
-    grants.iter().map(|grant| &grant.role).collect()
+fn place(grant: &GrantKey) -> Place {
+    (grant.role.clone(), grant.condition.clone())
+}
+
+fn roles(grants: &Grants) -> BTreeSet<Place> {
+    grants.iter().map(place).collect()
 }
 
 fn members(grants: &Grants) -> BTreeSet<&MemberKey> {
@@ -356,7 +373,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::ConditionHash;
 
     fn grant(role: &str, member: &str) -> GrantKey {
         GrantKey {
@@ -380,7 +396,7 @@ mod tests {
     fn covered(found: &BTreeSet<Isolated>, grant: &GrantKey) -> bool {
         found.iter().any(|found| match found {
             Isolated::Member(member) => grant.member == *member,
-            Isolated::Role(role) => grant.role == *role,
+            Isolated::Role(role, condition) => grant.role == *role && grant.condition == *condition,
             Isolated::Grant(one) => grant == one,
         })
     }
@@ -439,16 +455,23 @@ mod tests {
         for role in [INVOKER, VIEWER] {
             let role = Role::new(role).unwrap();
             let outcome = run(fresh(RefusalCause::Other, &all), &all, 11, |grant| grant.role == role);
-            assert_eq!(outcome.isolated, BTreeSet::from([Isolated::Role(role)]));
+            assert_eq!(outcome.isolated, BTreeSet::from([Isolated::Role(role, ConditionHash::default())]));
             assert_eq!(outcome.accepted.len(), 60);
             assert!(outcome.writes <= 4, "{}", outcome.writes);
         }
         let alone = people(INVOKER, 60, "example.com");
         let outcome = run(fresh(RefusalCause::Other, &alone), &alone, 11, |_| true);
-        assert!(outcome.isolated.contains(&Isolated::Role(Role::new(INVOKER).unwrap())), "{:?}", outcome.isolated);
+        assert!(
+            outcome.isolated.contains(&Isolated::Role(Role::new(INVOKER).unwrap(), ConditionHash::default())),
+            "{:?}",
+            outcome.isolated
+        );
         assert!(outcome.writes <= 6, "{}", outcome.writes);
         let outcome = run(fresh(RefusalCause::RoleNotSupported, &alone), &alone, 11, |_| true);
-        assert_eq!(outcome.isolated, BTreeSet::from([Isolated::Role(Role::new(INVOKER).unwrap())]));
+        assert_eq!(
+            outcome.isolated,
+            BTreeSet::from([Isolated::Role(Role::new(INVOKER).unwrap(), ConditionHash::default())])
+        );
         assert_eq!(outcome.writes, 1, "the text says that it is the role, and there is one");
     }
 
@@ -500,10 +523,28 @@ mod tests {
         let all = people(INVOKER, 60, "example.com");
         let bad = MemberKey::of("user:p041@example.com");
         let hints = BTreeSet::from([bad.clone()]);
-        let roles = BTreeSet::from([Role::new(INVOKER).unwrap()]);
+        let roles = BTreeSet::from([(Role::new(INVOKER).unwrap(), ConditionHash::default())]);
         let bisection = Bisection::new(RefusalCause::Other, all.clone(), roles, BTreeSet::new(), hints);
         let outcome = run(bisection, &all, 11, |grant| grant.member == bad);
         assert_eq!((outcome.accepted.len(), outcome.writes), (59, 3), "the proof, all the others, and the one");
+    }
+
+    #[test]
+    fn a_condition_that_is_refused_is_isolated_with_its_role_and_nobody_else_is_blamed() {
+        let condition = ConditionHash::from_text("0123456789abcdef");
+        for cause in [RefusalCause::Other, RefusalCause::Condition] {
+            let mut all = people(INVOKER, 20, "example.com");
+            let conditional: Grants =
+                all.iter().map(|grant| GrantKey { condition: condition.clone(), ..grant.clone() }).collect();
+            all.extend(conditional.clone());
+            let outcome = run(fresh(cause, &all), &all, 11, |grant| grant.condition == condition);
+            let role = Isolated::Role(Role::new(INVOKER).unwrap(), condition.clone());
+            assert_eq!((outcome.isolated, outcome.accepted.len()), (BTreeSet::from([role]), 20), "{cause:?}");
+            let alone = conditional.first().cloned().into_iter().collect();
+            let outcome = run(fresh(cause, &alone), &alone, 11, |grant| grant.condition == condition);
+            let blamed = |found: &Isolated| matches!(found, Isolated::Member(_));
+            assert!(outcome.isolated.len() == 1 && !outcome.isolated.iter().any(blamed), "{:?}", outcome.isolated);
+        }
     }
 
     proptest! {
@@ -524,7 +565,7 @@ mod tests {
             };
             let cause = if about_members { RefusalCause::DomainRestricted } else { RefusalCause::Other };
             // Both roles are known to be accepted here, so no role is in doubt.
-            let roles = BTreeSet::from([role(0), role(1)]);
+            let roles = [role(0), role(1)].map(|role| (role, ConditionHash::default())).into();
             let bisection = Bisection::new(cause, all.clone(), roles, BTreeSet::new(), BTreeSet::new());
             let outcome = run(bisection, &all, 1000, is_bad);
             for grant in &all {

@@ -180,15 +180,17 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
     choice.removals_wait = due.wait;
     let partly = due.grants.len() < plan.remove.len();
     choice.removals = partly.then(|| due.grants.clone());
-    if !due.grants.is_empty() {
+    let removed = || plan.remove.iter().filter(|step| due.grants.contains(step.grant()));
+    let together =
+        together(plan, removed(), |grant| choice.addable.contains(grant) && !additions.left_behind.contains(grant));
+    let blocked = blocked && !plan.add.is_empty();
+    let alone = partly || blocked;
+    if removed().any(|step| !alone || !step.waits_for_others(&together)) {
         if !admitted {
             choice.again = Some(Lane::Removal);
-        } else if partly || (blocked && !plan.add.is_empty()) {
+        } else if alone {
             choice.what = What::Removals;
-            // A member that shares a spelling with a leaver is written again in the same call.
-            let again = plan.add.iter().filter(|step| step.cause == Cause::Respelled).map(Step::grant);
-            let may = |grant: &&GrantKey| choice.addable.contains(*grant) && !additions.left_behind.contains(*grant);
-            choice.now = again.filter(may).cloned().collect();
+            choice.now = together;
         } else {
             choice.what = What::AsPlanned;
             choice.now.clone_from(&choice.addable);
@@ -239,6 +241,18 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
         choice.what = What::Additions;
     }
     Some(choice)
+}
+
+/// The additions that are written with removals also where other additions are not: a member that shares a spelling with a
+/// leaver, and what takes the place of a removed grant.
+fn together<'p>(
+    plan: &Plan,
+    removed: impl Iterator<Item = &'p Step>,
+    may: impl Fn(&GrantKey) -> bool,
+) -> BTreeSet<GrantKey> {
+    let instead: BTreeSet<&GrantKey> = removed.flat_map(|step| &step.replaced_by).collect();
+    let again = plan.add.iter().filter(|step| step.cause == Cause::Respelled || instead.contains(step.grant()));
+    again.map(Step::grant).filter(|grant| may(grant)).cloned().collect()
 }
 
 /// The next write of a bisection, unless the budget of this hour is used up.

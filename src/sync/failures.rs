@@ -137,6 +137,9 @@ fn refused_additions(
             let named: BTreeSet<String> = grants
                 .iter()
                 .map(|grant| match grant.subject {
+                    _ if grant.condition.is_some() => {
+                        format!("the condition `{}`", grant.condition.as_deref().unwrap_or_default())
+                    }
                     _ if of_role => grant.role.clone(),
                     Some(Subject::User(id)) => format!("user {id}"),
                     Some(Subject::Group(id)) => format!("group {id}"),

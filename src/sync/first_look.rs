@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::Inner;
 use super::state::{State, Trigger};
-use crate::model::{ConditionHash, Desired, DocumentKey, FreezeReason, Live, MemberKey};
+use crate::model::{Desired, DocumentKey, FreezeReason, Live, MemberKey};
 use crate::store::{StoreError, Trust};
 
 /// Number of people who must already have the grants of mappings before a new database is doubted. One or two were more
@@ -44,9 +44,8 @@ impl State {
     /// Checks the policy of a document that the ledger does not know. Returns whether the database has to be doubted.
     pub(super) fn look(&mut self, document: &DocumentKey, live: &Live, desired: &Desired) -> bool {
         let mut found = BTreeSet::new();
-        for (role, domains) in self.catalog.grantable(document) {
-            let unconditional = ConditionHash::default();
-            let here = live.grants().filter(|(grant, _)| grant.role == *role && grant.condition == unconditional);
+        for ((role, condition), domains) in self.catalog.grantable(document) {
+            let here = live.grants().filter(|(grant, _)| grant.role == *role && grant.condition == *condition);
             for (grant, member) in here {
                 let domain = member.strip_prefix("user:").and_then(|address| address.rsplit_once('@'));
                 if !domain.is_some_and(|(_, domain)| domains.contains(domain.to_ascii_lowercase().as_str())) {

@@ -1,5 +1,7 @@
 //! The catalog as of a past position, rebuilt from the store.
 
+use jiff::Timestamp;
+
 use super::apply::accepted_groups;
 use super::provenance::created;
 use crate::api::{CloudRunTarget, IdentityProvider, RoleMapping};
@@ -8,14 +10,20 @@ use crate::model::{Kind, MappingKey, MappingPhase, ProviderName, Seq, TargetName
 use crate::store::{ListingRecord, SpecVersion, Store, StoreError};
 
 /// Rebuilds the catalog as it was after everything up to a position was processed, including its pins. `ceiling`: the
-/// mode at that time, which is in the audit.
+/// mode at that time, which is in the audit. `as_of`: the time by which the ends of grants are decided.
 ///
 /// # Errors
 /// [`StoreError::HistoryNotKept`], when the position is older than the history; other [`StoreError`]s, when the store cannot
 /// be read.
 #[cfg_attr(not(test), expect(dead_code, reason = "read by tests only until a past position is shown to people"))]
-pub(crate) async fn catalog_at(store: &Store, seq: Seq, ceiling: Ceiling) -> Result<Catalog, StoreError> {
+pub(crate) async fn catalog_at(
+    store: &Store,
+    seq: Seq,
+    ceiling: Ceiling,
+    as_of: Timestamp,
+) -> Result<Catalog, StoreError> {
     let mut catalog = Catalog::new(ceiling);
+    let _ = catalog.advance_to(as_of);
     let past = store.catalog_at(seq, &mut |provider, change| drop(catalog.apply_directory(&provider, &change))).await?;
     for provider in &past.former {
         let _ = catalog.set_former(provider, true);

@@ -330,7 +330,7 @@ impl Fixture {
             if self.seen.get(at + 1).is_some_and(|(next, _)| next == seq) {
                 continue;
             }
-            match catalog_at(&self.store, *seq, Ceiling::Enforce).await {
+            match catalog_at(&self.store, *seq, Ceiling::Enforce, jiff::Timestamp::MIN).await {
                 Ok(rebuilt) => {
                     prop_assert!(*seq >= since);
                     prop_assert_eq!(&desired(&rebuilt), expected, "at {} after step {}", seq, at);

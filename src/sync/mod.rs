@@ -18,6 +18,7 @@ mod choice;
 mod discovery;
 mod drift;
 mod error;
+mod expiry;
 mod failures;
 mod fair;
 mod feed;
@@ -83,6 +84,8 @@ pub(crate) struct EngineConfig {
     pub(crate) drift_interval: Duration,
     /// Delay of an addition, so that a burst becomes one write. Revocations are not delayed.
     pub(crate) addition_window: Duration,
+    /// Longest time until it is noticed that the clock was set to a time at which a grant has ended.
+    pub(crate) clock_check: Duration,
     /// Outcomes within this time are folded together into a status.
     pub(crate) status_window: Duration,
     /// Number of people who may lose access within an hour before the guard holds further removals.
@@ -102,6 +105,7 @@ impl EngineConfig {
             ceiling,
             drift_interval,
             addition_window: Duration::from_millis(250),
+            clock_check: Duration::from_millis(500),
             status_window: Duration::from_millis(100),
             limits: RemovalLimits::default(),
             seed: None,
@@ -136,6 +140,8 @@ struct Inner {
     list: Notify,
     /// Notified when some status may have changed.
     changed: Notify,
+    /// Notified when a mapping may have grants that end.
+    ends: Notify,
     /// Amount of work that left a queue and is not finished.
     at_work: AtomicUsize,
     /// Counts the moves of work out of a queue.
@@ -176,6 +182,7 @@ impl Engine {
             writes: Notify::new(),
             list: Notify::new(),
             changed: Notify::new(),
+            ends: Notify::new(),
             at_work: AtomicUsize::new(0),
             steps: AtomicU64::new(0),
             considered: AtomicI64::new(0),
@@ -194,8 +201,13 @@ impl Engine {
         let drift = inner.store.drift().await?;
         inner.state().restore_drift(drift);
         let before_nesting = inner.store.before_nesting().await?;
+        let ended_at = inner.store.ended_at().await?;
         {
             let mut state = inner.state();
+            state.ended_at = ended_at;
+            let as_of = state.as_of(inner.clock.now());
+            // Everything is frozen still.
+            let _ = state.catalog.advance_to(as_of);
             for provider in before_nesting {
                 let _ = state.catalog.set_before_nesting(&provider);
             }
@@ -237,6 +249,7 @@ impl Engine {
         };
         inner.apply_effects(effects, &Trigger::none()).await;
         inner.ask_all().await?;
+        inner.ask_ended();
         inner.forget_what_is_done().await
     }
 
@@ -297,6 +310,7 @@ impl Engine {
         let mut tasks = JoinSet::new();
         tasks.spawn(feed::follow(self.0.clone(), from, stop.clone()));
         tasks.spawn(discovery::follow(self.0.clone(), stop.clone()));
+        tasks.spawn(expiry::follow(self.0.clone(), stop.clone()));
         tasks.spawn(report::follow(self.0.clone(), stop.clone()));
         tasks.spawn(turns::dispatch(self.0.clone(), stop.clone()));
         tasks.spawn(stop_on_leadership_loss(self.0.clone(), stop.clone()));

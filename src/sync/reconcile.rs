@@ -333,7 +333,13 @@ fn look_first(
         return false;
     };
     let mut state = inner.state();
-    let desired = state.catalog.desired(document, claimants);
+    state.follow_clock(inner.clock.now());
+    let mut desired = state.catalog.desired(document, claimants);
+    if inner.config.ceiling == Ceiling::Observe {
+        // Nothing is written, not even the end of a grant.
+        desired.as_of = Timestamp::MIN;
+        desired.ended.clear();
+    }
     state.look(document, &read.live, &desired)
 }
 

@@ -393,6 +393,7 @@ pub(super) fn reach_of_member(document: &DocumentKey, cause: RefusalCause) -> Re
             Reach::Everywhere
         }
         RefusalCause::PrincipalRefused
+        | RefusalCause::Condition
         | RefusalCause::RoleNotSupported
         | RefusalCause::LimitExceeded
         | RefusalCause::Other => Reach::Document(document.clone()),
@@ -402,20 +403,27 @@ pub(super) fn reach_of_member(document: &DocumentKey, cause: RefusalCause) -> Re
 /// The refusal of what a bisection isolated on a document.
 pub(super) fn refusal_key(document: &DocumentKey, cause: RefusalCause, found: &Isolated) -> RefusalKey {
     let reach_of_role = || match cause {
-        RefusalCause::RoleNotSupported | RefusalCause::OrganizationPolicy => {
+        RefusalCause::RoleNotSupported | RefusalCause::OrganizationPolicy | RefusalCause::Condition => {
             Reach::Kind(document.project().to_owned(), document.kind())
         }
         _ => Reach::Document(document.clone()),
     };
     match found {
         Isolated::Member(member) => {
-            RefusalKey { reach: reach_of_member(document, cause), member: Some(member.clone()), role: None }
+            let reach = reach_of_member(document, cause);
+            RefusalKey { reach, member: Some(member.clone()), role: None, condition: None }
         }
-        Isolated::Role(role) => RefusalKey { reach: reach_of_role(), member: None, role: Some(role.clone()) },
+        Isolated::Role(role, condition) => RefusalKey {
+            reach: reach_of_role(),
+            member: None,
+            role: Some(role.clone()),
+            condition: Some(condition.clone()).filter(|hash| !hash.as_str().is_empty()),
+        },
         Isolated::Grant(grant) => RefusalKey {
             reach: Reach::Document(document.clone()),
             member: Some(grant.member.clone()),
             role: Some(grant.role.clone()),
+            condition: Some(grant.condition.clone()).filter(|hash| !hash.as_str().is_empty()),
         },
     }
 }

@@ -42,11 +42,11 @@ fn step(by: &str, n: u128) -> Step {
         member: member(n).to_string(),
         condition: None,
     };
-    Step { action: IntentAction::Grant, cause: Cause::Wanted, restore: row.clone(), out: BTreeSet::new(), row }
+    Step::new(IntentAction::Grant, Cause::Wanted, row.clone(), row, BTreeSet::new())
 }
 
 fn unknown(n: u128) -> RefusalKey {
-    RefusalKey { reach: Reach::Everywhere, member: Some(member(n)), role: None }
+    RefusalKey { reach: Reach::Everywhere, member: Some(member(n)), role: None, condition: None }
 }
 
 fn left_out(refusals: &mut Refusals, document: &DocumentKey, people: &[u128]) -> usize {
@@ -58,7 +58,8 @@ fn left_out(refusals: &mut Refusals, document: &DocumentKey, people: &[u128]) ->
 fn unknown_account_is_left_out_everywhere_and_an_organization_policy_holds_in_its_project() {
     let mut refusals = Refusals::default();
     refusals.refuse(unknown(1), "MemberRefused", now());
-    let key = RefusalKey { reach: Reach::Project("p".to_owned()), member: Some(member(2)), role: None };
+    let key =
+        RefusalKey { reach: Reach::Project("p".to_owned()), member: Some(member(2)), role: None, condition: None };
     refusals.refuse(key, "DomainRestricted", now());
     assert_eq!(left_out(&mut refusals, &service("p", "a"), &[1, 2, 3]), 2);
     assert_eq!(left_out(&mut refusals, &service("q", "a"), &[1, 2, 3]), 1);

@@ -252,6 +252,8 @@ pub(super) struct State {
     /// Time at which writing was first permitted.
     pub(crate) unfrozen_at: Option<Instant>,
     pub(crate) directory_seq: Seq,
+    /// The last end of grants that has passed.
+    pub(crate) ended_at: Option<Timestamp>,
     pub(crate) documents: BTreeMap<DocumentKey, DocumentState>,
     /// Documents that mappings reach and on which the last reconcile found nothing to do: nothing is wanted or owned there.
     pub(crate) idle: BTreeSet<DocumentKey>,
@@ -295,6 +297,7 @@ impl State {
             uninstall: None,
             unfrozen_at: None,
             directory_seq: 0,
+            ended_at: None,
             documents: BTreeMap::new(),
             idle: BTreeSet::new(),
             refusals: Refusals::default(),

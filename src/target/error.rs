@@ -99,6 +99,8 @@ pub(crate) enum RefusalCause {
     OrganizationPolicy,
     /// The role does not apply to this kind of resource, or does not exist.
     RoleNotSupported,
+    /// A condition that the target does not understand, or does not take here.
+    Condition,
     /// More members than a document may have, or a document that is too large.
     LimitExceeded,
     /// Anything else.
@@ -107,7 +109,7 @@ pub(crate) enum RefusalCause {
 
 impl RefusalCause {
     /// All causes.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::PrincipalUnknown,
         Self::PrincipalRefused,
         Self::PrincipalType,
@@ -115,6 +117,7 @@ impl RefusalCause {
         Self::DomainRestricted,
         Self::OrganizationPolicy,
         Self::RoleNotSupported,
+        Self::Condition,
         Self::LimitExceeded,
         Self::Other,
     ];
@@ -128,6 +131,7 @@ impl RefusalCause {
             Self::DomainRestricted => Reason::DomainRestricted,
             Self::OrganizationPolicy => Reason::DeniedByOrgPolicy,
             Self::RoleNotSupported => Reason::RoleNotSupported,
+            Self::Condition => Reason::ConditionRefused,
             Self::LimitExceeded => Reason::PolicyFull,
             Self::Other => Reason::PolicyRefused,
         }

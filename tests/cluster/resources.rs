@@ -213,7 +213,11 @@ subjects:
   - {identityProvider: entra, groups: [{externalId: 00g1abcd}, {displayName: team-billing}]}
   - {identityProvider: third, groups: [{displayName: team-third}]}
 grants:
-  - {target: {name: shop-prod}, resources: ["jobs/nightly"], roles: [roles/run.viewer, roles/run.developer]}
+  - target: {name: shop-prod}
+    resources: ["jobs/nightly"]
+    roles: [roles/run.viewer, roles/run.developer]
+    condition: {title: nights, description: by night, expression: "request.time.getHours() < 6"}
+    notAfter: "2028-03-31T00:00:00Z"
   - {target: {name: shop-dev}, resources: ["services/*"], roles: [roles/run.invoker]}
 mode: Suspend
 onMissing: Report

@@ -21,6 +21,7 @@ mod connections;
 mod crash;
 mod drift;
 mod end_to_end;
+mod ends;
 mod folder;
 mod guard;
 mod lanes;

@@ -120,6 +120,29 @@ async fn conditions_need_version_3_on_both_ways() {
 }
 
 #[tokio::test]
+async fn conditions_are_cel_and_not_for_basic_roles_or_everybody() {
+    let google = Google::start().await;
+    let service = google.service("s").await;
+    let set = |role: &str, member: &str, expression: &str| {
+        json!({ "version": 3, "bindings": [
+            { "role": role, "members": [member], "condition": { "title": "t", "expression": expression } },
+        ] })
+    };
+    let good = "request.time < timestamp(\"2027-03-31T00:00:00Z\") && resource.name.startsWith('projects/_/x')";
+    for (role, member, expression, words) in [
+        ("roles/run.invoker", BOB, "request.time <", "ConditionCompileCheck"),
+        ("roles/run.invoker", BOB, "now() < 3 && nobody", "ConditionCompileCheck"),
+        ("roles/viewer", BOB, good, "Conditions can't be set on primitive roles."),
+        ("roles/run.invoker", "allUsers", good, "Conditions can't be set for allUsers."),
+    ] {
+        let (code, word, text) = google.set_refused(&service, set(role, member, expression)).await;
+        assert_eq!((code, word.as_str()), (400, "INVALID_ARGUMENT"), "{role} {member} {expression}");
+        assert!(text.starts_with("LintValidationUnits/") && text.contains(words), "{text}");
+    }
+    assert_eq!(google.set(&service, set("roles/run.invoker", BOB, good)).await["version"], 3);
+}
+
+#[tokio::test]
 async fn jobs_refuse_conditions_until_the_switch_is_turned() {
     let google = Google::start().await;
     google.ok(Method::POST, &format!("/v2/{PARENT}/jobs?jobId=j"), Some(json!({}))).await;
@@ -201,7 +224,7 @@ async fn limits_count_appearances() {
     let operators = |count: usize| {
         json!({ "version": 3, "bindings": [{
         "role": "roles/run.invoker", "members": [BOB],
-        "condition": { "title": "t", "expression": vec!["a"; count + 1].join(" && ") },
+        "condition": { "title": "t", "expression": vec!["true"; count + 1].join(" && ") },
     }] })
     };
     google.set(&service, operators(12)).await;

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{Object, ObjectRef, ParsedDocument, Problem, SecretData};
 use crate::api::glob::ResourcePattern;
 use crate::api::{AllowSpec, CloudRunTarget, GrantSpec, RoleMapping};
-use crate::model::{Kind, Reason};
+use crate::model::{Condition, Kind, MAX_OPERATORS, Reason};
 
 /// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -155,10 +155,32 @@ fn references(
             warn(format!("spec.grants[{index}].target.name"), Reason::TargetNotFound.word(), message);
             continue;
         };
+        for (field, reason, message) in conditions(grant) {
+            warn(format!("spec.grants[{index}].{field}"), reason, message);
+        }
         for (field, message) in undelegated(mapping, grant, target) {
             warn(format!("spec.grants[{index}].{field}"), Reason::NotDelegated.word(), message);
         }
     }
+}
+
+/// What is wrong with the condition of a grant, whatever resources exist.
+fn conditions(grant: &GrantSpec) -> Vec<(String, &'static str, String)> {
+    let Some(condition) = &grant.condition else { return Vec::new() };
+    let mut found = Vec::new();
+    let expression = condition.expression.clone();
+    let operators = Condition { expression, ..Condition::default() }.logical_operators();
+    if operators > MAX_OPERATORS {
+        let message = format!("the expression has {operators} logical operators; Google accepts {MAX_OPERATORS}");
+        found.push(("condition.expression".to_owned(), Reason::ConditionInvalid.word(), message));
+    }
+    for (index, resource) in grant.resources.iter().enumerate() {
+        if ResourcePattern::parse(resource).is_ok_and(|pattern| !pattern.kind().takes_conditions()) {
+            let message = format!("policies of this kind take no conditions, so nothing is granted on `{resource}`");
+            found.push((format!("resources[{index}]"), Reason::ConditionNotSupported.word(), message));
+        }
+    }
+    found
 }
 
 /// The parts of a grant that no entry of the target can admit, whatever resources exist.

@@ -129,6 +129,7 @@ fn groups_in_a_circle_count_once_and_the_circle_is_reported_until_it_is_broken()
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one scene after the other")]
 fn beyond_a_bound_nobody_is_added_through_nesting_and_nobody_is_removed_but_those_who_left() {
     for bounds in [small(1, 100, 100), small(10, 1, 100), small(10, 100, 1)] {
         let mut index = Catalog::new(Ceiling::Enforce);
@@ -165,6 +166,7 @@ fn beyond_a_bound_nobody_is_added_through_nesting_and_nobody_is_removed_but_thos
             through: through.iter().map(|n| group(*n)).collect(),
             mapping_uid: None,
             generation: None,
+            not_after: None,
         };
         let claim = |n: u128| Claim { mapping: key("m"), subject: Subject::User(user(n)) };
         let lapsed = |index: &Catalog, n: u128, through: &[u128]| {

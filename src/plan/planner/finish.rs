@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{AuditOutcome, GrantKey, GrantState, LedgerChange, LedgerRow, MappingKey, is_group};
+use crate::model::{
+    AuditOutcome, Enforcement, FreezeReason, GrantKey, GrantState, LedgerChange, LedgerRow, MappingKey, is_group,
+};
 use crate::plan::counts::{CountedAs, CountedGrant};
-use crate::plan::{Evidence, Held, LimitExceeded, Plan, Step, changes, guard, plan_hash};
+use crate::plan::{Cause, Evidence, Held, LimitExceeded, Plan, Step, changes, guard, plan_hash};
 
 use super::Planner;
 
@@ -13,8 +15,9 @@ impl Planner<'_> {
     /// Applies the guard to the removals and the limit to the additions, and assembles the plan.
     pub(super) fn finish(mut self) -> Plan {
         let now = self.inputs.now;
-        let candidates = std::mem::take(&mut self.candidates);
-        let asks = guard::asks(&candidates, &self.inputs.leavers);
+        let mut candidates = std::mem::take(&mut self.candidates);
+        self.pair(&mut candidates);
+        let asks = guard::asks(&candidates, &self.inputs.leavers, &self.inputs.desired);
         let guarded = !asks.is_empty() || self.inputs.ledger.iter().any(|row| row.held);
         let (mut remove, held_steps, held) = guard::split(candidates, &self.inputs.held);
         let held_new = self.hold(held_steps, &held);
@@ -27,7 +30,7 @@ impl Planner<'_> {
 
         let mut add = std::mem::take(&mut self.add);
         add.sort_by(|a, b| a.grant().cmp(b.grant()));
-        let limit = self.fit(&mut add, &remove);
+        let limit = self.fit(&mut add, &mut remove);
         let hash = plan_hash(&self.inputs.document, &add, &remove, &held);
         for row in held_new {
             let mut entry = self.context.entry(now, &row, "revoke", AuditOutcome::Held, Some(Held::REASON.word()));
@@ -37,6 +40,10 @@ impl Planner<'_> {
         let ours: BTreeSet<GrantKey> =
             self.owned.iter().flat_map(|row| row.spellings()).chain(self.unowned.iter().cloned()).collect();
         let may_prove = matches!(self.inputs.evidence, Evidence::Unproven { may_prove: true });
+        let only_observed = |(_, enforcement): &(&MappingKey, &Enforcement)| {
+            **enforcement == Enforcement::Frozen(FreezeReason::Observed)
+        };
+        let observers = self.inputs.desired.enforcements.iter().filter(only_observed);
         let fence = self.fence || (self.concluded.need_proof() && may_prove && !self.live.is_absent());
         Plan {
             hash,
@@ -71,6 +78,7 @@ impl Planner<'_> {
             unsettled: self.unsettled,
             fence,
             lines: self.lines,
+            observers: observers.map(|(mapping, _)| mapping.clone()).collect(),
         }
     }
 
@@ -108,28 +116,41 @@ impl Planner<'_> {
     }
 
     /// Removes those additions, starting with the last, that do not fit into the document.
-    pub(super) fn fit(&mut self, add: &mut Vec<Step>, remove: &[Step]) -> Option<LimitExceeded> {
-        let gone = remove.iter().flat_map(|step| &step.out).chain(&self.sweep).collect::<BTreeSet<_>>();
-        let room = self.live.room_without(gone.into_iter())?;
-        let groups = add.iter().filter(|step| is_group(&step.row.member)).count();
-        let of_groups = groups > room.groups_left;
-        if add.len() <= room.left && !of_groups {
-            return None;
-        }
-        let (appearances, most) = if of_groups {
-            (room.kept_groups + groups, room.groups_limit)
-        } else {
-            (room.kept + add.len(), room.limit)
-        };
-        let (mut left, mut groups_left) = (room.left, room.groups_left);
-        let (fitting, excess): (Vec<Step>, Vec<Step>) = std::mem::take(add).into_iter().partition(|step| {
-            let group = usize::from(is_group(&step.row.member));
-            let fits = left > 0 && groups_left >= group;
-            if fits {
-                (left, groups_left) = (left - 1, groups_left - group);
+    pub(super) fn fit(&mut self, add: &mut Vec<Step>, remove: &mut Vec<Step>) -> Option<LimitExceeded> {
+        let (fits, of_groups, appearances, most) = loop {
+            let gone = remove.iter().flat_map(|step| &step.out).chain(&self.sweep).collect::<BTreeSet<_>>();
+            let room = self.live.room_without(gone.into_iter())?;
+            let groups = add.iter().filter(|step| is_group(&step.row.member)).count();
+            let of_groups = groups > room.groups_left;
+            if add.len() <= room.left && !of_groups {
+                return None;
             }
-            fits
-        });
+            // What takes the place of a removed grant comes first. A removal without it waits.
+            let instead: BTreeSet<&GrantKey> = remove.iter().flat_map(|step| &step.replaced_by).collect();
+            let (first, others): (Vec<&Step>, Vec<&Step>) = add.iter().partition(|step| instead.contains(step.grant()));
+            let (mut left, mut groups_left) = (room.left, room.groups_left);
+            let mut fits = BTreeSet::new();
+            for step in first.into_iter().chain(others) {
+                let group = usize::from(is_group(&step.row.member));
+                if left > 0 && groups_left >= group {
+                    (left, groups_left) = (left - 1, groups_left - group);
+                    fits.insert(step.grant().clone());
+                }
+            }
+            if let Some(waits) = remove.iter().position(|step| step.waits_for_others(&fits)) {
+                let step = remove.remove(waits);
+                self.waits(&step);
+                continue;
+            }
+            let (appearances, most) = if of_groups {
+                (room.kept_groups + groups, room.groups_limit)
+            } else {
+                (room.kept + add.len(), room.limit)
+            };
+            break (fits, of_groups, appearances, most);
+        };
+        let (fitting, excess): (Vec<Step>, Vec<Step>) =
+            std::mem::take(add).into_iter().partition(|step| fits.contains(step.grant()));
         *add = fitting;
         let uncertain: Vec<LedgerRow> =
             excess.iter().filter(|step| step.row.intent.is_some()).map(|step| step.row.clone()).collect();
@@ -156,8 +177,11 @@ impl Planner<'_> {
 
     /// Counts a grant that should be gone but is not yet.
     pub(super) fn going(&mut self, step: &mut Step, counted_as: CountedAs) {
-        step.row.revoking_since.get_or_insert(self.inputs.now);
-        step.restore.revoking_since = step.row.revoking_since;
+        // Should the claims end before they are moved, the guard has to decide about them.
+        if step.cause != Cause::Moved {
+            step.row.revoking_since.get_or_insert(self.inputs.now);
+            step.restore.revoking_since = step.row.revoking_since;
+        }
         self.line(&step.row.grant, step.row.claims.iter(), counted_as, step.row.revoking_since);
         if self.is_proven() {
             step.restore = step.row.clone();

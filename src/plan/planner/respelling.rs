@@ -44,13 +44,8 @@ impl Planner<'_> {
     pub(super) fn take_out(&mut self, row: &LedgerRow, base: &LedgerRow) {
         let out = row.spellings().filter(|spelling| self.live.has(spelling)).collect();
         self.forbidden.push(row.grant.clone());
-        self.outside.push(Step {
-            action: IntentAction::Revoke,
-            cause: Cause::SpellingForbidden,
-            row: row.clone(),
-            restore: if self.is_proven() { row.clone() } else { base.clone() },
-            out,
-        });
+        let restore = if self.is_proven() { row.clone() } else { base.clone() };
+        self.outside.push(Step::new(IntentAction::Revoke, Cause::SpellingForbidden, row.clone(), restore, out));
     }
 
     /// Completes the members of each removal. Where Google stores several grants under spellings that cannot be told

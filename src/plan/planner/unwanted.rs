@@ -43,8 +43,7 @@ impl Planner<'_> {
                 self.owned.push(row.clone());
                 let cause = self.cause(&row);
                 let (row, restore) = (Arc::unwrap_or_clone(row), Arc::unwrap_or_clone(base));
-                let step = Step { action: IntentAction::Revoke, cause, row, restore, out: tombstones };
-                self.candidates.push(step);
+                self.candidates.push(Step::new(IntentAction::Revoke, cause, row, restore, tombstones));
             }
             (_, true) => {
                 let mappings: BTreeSet<MappingKey> = row.claims.iter().map(|claim| claim.mapping.clone()).collect();
@@ -130,8 +129,12 @@ impl Planner<'_> {
 
     fn cause(&self, row: &LedgerRow) -> Cause {
         let all = |is: &dyn Fn(&Claim) -> bool| !row.claims.is_empty() && row.claims.iter().all(is);
-        if all(&|claim| self.inputs.leavers.contains(&claim.subject)) {
+        let has_left = |claim: &Claim| self.inputs.leavers.contains(&claim.subject);
+        let is_over = |claim: &Claim| self.inputs.desired.is_over(claim, &row.grant.role, row.grounds.get(claim));
+        if all(&has_left) {
             Cause::Leaver
+        } else if all(&|claim| has_left(claim) || is_over(claim)) {
+            Cause::Expired
         } else if all(&|claim| {
             matches!(self.inputs.desired.enforcements.get(&claim.mapping), Some(Enforcement::Ended { .. }))
         }) {

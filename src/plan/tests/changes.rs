@@ -277,6 +277,7 @@ fn what_gave_a_claim_is_not_forgotten_while_it_may_still_give_it() {
         through: of(through),
         mapping_uid: None,
         generation: None,
+        not_after: None,
     };
     let beyond = |unresolved: &[u128]| Enforcement::Live {
         keep: Keep::Groups(KeptGroups {
@@ -325,6 +326,7 @@ fn a_group_that_cannot_be_resolved_keeps_what_it_could_have_given_and_nothing_el
         through: BTreeSet::new(),
         mapping_uid: None,
         generation: None,
+        not_after: None,
     };
     let mut fixture = Fixture::new(&json!([]));
     // Grounds: group 1, group 2, both, a group that is no longer named, and none, as in a row of the first version.

@@ -188,3 +188,16 @@ fn an_observed_claim_does_not_hold_what_nobody_else_wants() {
     fixture.enforcement("other", Enforcement::Frozen(FreezeReason::Observed));
     assert_eq!(fixture.pass().remove.len(), 1);
 }
+
+#[test]
+fn a_grant_that_google_refuses_is_only_observed_by_a_mapping_that_observes() {
+    let mut fixture = granted(0);
+    fixture.want("m", INVOKER, 1, WRITE);
+    fixture.want("watching", INVOKER, 1, OBSERVE);
+    let plan = fixture.plan();
+    let withheld = plan.restricted(&BTreeSet::new(), &BTreeSet::from([invoker(1)])).counts(None);
+    let of = |name: &str| (withheld[&mapping(name)].failed, withheld[&mapping(name)].observed);
+    assert_eq!((of("m"), of("watching")), ((1, 0), (0, 1)));
+    let acknowledged = plan.counts(Some(&CallOutcome::Acknowledged { revision: "after".into() }));
+    assert_eq!(acknowledged[&mapping("watching")].acknowledged, 1);
+}

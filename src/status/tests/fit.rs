@@ -102,7 +102,7 @@ prop_compose! {
             .collect();
         scene.refused = names
             .iter()
-            .map(|name| RefusedPath { path: name.clone(), resource: group.clone(), role: message.clone() })
+            .map(|name| RefusedPath { path: name.clone(), resource: group.clone(), role: message.clone(), reason: None })
             .collect();
         scene.unmatched = vec![unmatched];
         (scene.reconcile, scene.frozen_detail, scene.loading) = (Some(reconcile), detail, Some(loading));

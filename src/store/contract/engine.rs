@@ -72,6 +72,7 @@ async fn ledger_rows_read_back_as_written(home: Home) {
         through: groups.iter().map(|n| GroupId(Uuid::from_u128(100 + *n))).collect(),
         mapping_uid: Some("u-1".into()),
         generation: Some(3),
+        not_after: Some("2027-03-31T00:00:00Z".parse().unwrap()),
     };
     full.grounds.insert(full.claims.first().unwrap().clone(), ground(&[1, 2]));
     full.resource_uid = Some("11111111-1111-4111-8111-111111111111".to_owned());

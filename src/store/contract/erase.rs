@@ -84,7 +84,12 @@ pub(in crate::store) async fn alice_left(home: Home) -> (Home, UserId, UserId) {
     let member = audited(home.now(), "user:alice@x.example", Some(alice));
     let left = audited(home.now(), "deleted:user:alice@x.example?uid=1", None);
     store.record(&document(), vec![put], vec![member, left]).await.unwrap();
-    let key = |member: &str| RefusalKey { reach: Reach::Everywhere, member: Some(MemberKey::of(member)), role: None };
+    let key = |member: &str| RefusalKey {
+        reach: Reach::Everywhere,
+        member: Some(MemberKey::of(member)),
+        role: None,
+        condition: None,
+    };
     let refused = ["user:alice@x.example", "user:bob@x.example"]
         .map(|member| Refusal::new(key(member), "MemberRefused", home.now()));
     store.change_refusals(refused.to_vec(), vec![]).await.unwrap();

@@ -39,12 +39,14 @@ pub(super) const REMOVE_CLAIM: &str = "DELETE FROM claims WHERE document = ? AND
     AND member_key = ? AND mapping = ? AND subject_kind = ? AND subject_id = ?";
 
 pub(super) const PUT_CLAIM: &str = "INSERT INTO claims (document, role, condition_hash, member_key, mapping, subject_kind, \
-        subject_id, provider, groups, mapping_uid, generation, through) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+        subject_id, provider, groups, mapping_uid, generation, through, not_after) \
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
     ON CONFLICT DO UPDATE SET provider = excluded.provider, groups = excluded.groups, \
-        mapping_uid = excluded.mapping_uid, generation = excluded.generation, through = excluded.through \
+        mapping_uid = excluded.mapping_uid, generation = excluded.generation, through = excluded.through, \
+        not_after = excluded.not_after \
         WHERE provider IS NOT excluded.provider OR groups IS NOT excluded.groups \
             OR mapping_uid IS NOT excluded.mapping_uid OR generation IS NOT excluded.generation \
-            OR through IS NOT excluded.through";
+            OR through IS NOT excluded.through OR not_after IS NOT excluded.not_after";
 
 const GRANTS: &str = "SELECT role, condition_hash, member_key, member, condition, state, intent_action, \
     intent_etag_before, intent_present_before, intent_at, intent_plan_hash, acknowledged_at, verified_at, \
@@ -52,7 +54,7 @@ const GRANTS: &str = "SELECT role, condition_hash, member_key, member, condition
     FROM grants WHERE document = ? ORDER BY role, condition_hash, member_key";
 
 const CLAIMS: &str = "SELECT role, condition_hash, member_key, mapping, subject_kind, subject_id, provider, groups, \
-    mapping_uid, generation, through FROM claims WHERE document = ? ORDER BY role, condition_hash, member_key";
+    mapping_uid, generation, through, not_after FROM claims WHERE document = ? ORDER BY role, condition_hash, member_key";
 
 /// How long the etag of an older version is kept. Google documents no bound for the age of a read; a few seconds are
 /// observed.
@@ -127,10 +129,11 @@ fn put(tx: &Transaction<'_>, document: &str, row: &LedgerRow) -> Result<(), Stor
         let provider = ground.map(|ground| ground.provider.as_str());
         let uid = ground.and_then(|ground| ground.mapping_uid.as_deref());
         let generation = ground.and_then(|ground| ground.generation);
+        let end = ground.and_then(|ground| ground.not_after).map(nanos);
         let key = (document, role, condition, member);
         tx.db.run(
             PUT_CLAIM,
-            params![key.0, key.1, key.2, key.3, mapping, kind, id, provider, groups, uid, generation, through],
+            params![key.0, key.1, key.2, key.3, mapping, kind, id, provider, groups, uid, generation, through, end],
         )?;
     }
     Ok(())
@@ -254,9 +257,11 @@ fn claim<'r>(
     let (provider, groups) = (columns.parse_or_none()?, columns.json_or_none()?);
     let (uid, generation) = (columns.text_or_none()?, columns.integer_or_none()?);
     let through = columns.json_or_none()?.unwrap_or_default();
+    let not_after = columns.time_or_none()?;
     let ground = match (provider, groups) {
         (Some(provider), Some(groups)) => {
-            Some(Ground { provider, groups, through, mapping_uid: uid.as_deref().map(Arc::from), generation })
+            let mapping_uid = uid.as_deref().map(Arc::from);
+            Some(Ground { provider, groups, through, mapping_uid, generation, not_after })
         }
         _ => None,
     };

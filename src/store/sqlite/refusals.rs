@@ -6,32 +6,35 @@ use rusqlite::{Connection, params};
 
 use super::Transaction;
 use super::query::Query as _;
-use crate::model::{DocumentKey, MemberKey, Refusal, RefusalKey, Role, WriteBudget};
+use crate::model::{ConditionHash, DocumentKey, MemberKey, Refusal, RefusalKey, Role, WriteBudget};
 use crate::store::StoreError;
 use crate::store::encoding::nanos;
 
 /// Largest number of stored refusals. Further ones are discovered again after a restart.
 const MOST: i64 = 10_000;
 
-/// The key columns: reach, member, role.
-fn key_columns(key: &RefusalKey) -> (String, String, String) {
+/// The key columns: reach, member, role, condition.
+fn key_columns(key: &RefusalKey) -> (String, String, String, String) {
     let member = key.member.as_ref().map(|member| member.as_str().to_owned());
     let role = key.role.as_ref().map(|role| role.as_str().to_owned());
-    (key.reach.to_string(), member.unwrap_or_default(), role.unwrap_or_default())
+    let condition = key.condition.as_ref().map(|condition| condition.as_str().to_owned());
+    (key.reach.to_string(), member.unwrap_or_default(), role.unwrap_or_default(), condition.unwrap_or_default())
 }
 
 /// All refusals.
 pub(crate) fn all(db: &Connection) -> Result<Vec<Refusal>, StoreError> {
-    let sql = "SELECT reach, member_key, role, reason, since, probe_at, probes FROM refusals \
-        ORDER BY reach, member_key, role LIMIT ?";
+    let sql = "SELECT reach, member_key, role, condition_hash, reason, since, probe_at, probes FROM refusals \
+        ORDER BY reach, member_key, role, condition_hash LIMIT ?";
     db.all("refusals", sql, [MOST], |columns| {
         let reach = columns.parse()?;
         let member = Some(columns.text()?).filter(|key| !key.is_empty()).map(|key| MemberKey::of(&key));
         let role = Some(columns.text()?).filter(|role| !role.is_empty()).map(|role| Role::new(&role));
         let role =
             role.transpose().map_err(|error| StoreError::Damaged { what: "refusals", problem: error.to_string() })?;
+        let condition = Some(columns.text()?).filter(|hash| !hash.is_empty());
+        let condition = condition.map(|hash| ConditionHash::from_text(&hash));
         Ok(Refusal {
-            key: RefusalKey { reach, member, role },
+            key: RefusalKey { reach, member, role, condition },
             reason: columns.text()?,
             since: columns.time()?,
             probe_at: columns.time()?,
@@ -43,19 +46,19 @@ pub(crate) fn all(db: &Connection) -> Result<Vec<Refusal>, StoreError> {
 /// Stores refusals and removes others.
 pub(crate) fn change(tx: &mut Transaction<'_>, put: &[Refusal], remove: &[RefusalKey]) -> Result<(), StoreError> {
     for key in remove {
-        let (reach, member, role) = key_columns(key);
-        let sql = "DELETE FROM refusals WHERE reach = ? AND member_key = ? AND role = ?";
-        tx.db.run(sql, [reach, member, role])?;
+        let (reach, member, role, condition) = key_columns(key);
+        let sql = "DELETE FROM refusals WHERE reach = ? AND member_key = ? AND role = ? AND condition_hash = ?";
+        tx.db.run(sql, [reach, member, role, condition])?;
     }
     for refusal in put {
-        let (reach, member, role) = key_columns(&refusal.key);
+        let (reach, member, role, condition) = key_columns(&refusal.key);
         let (since, probe_at) = (nanos(refusal.since), nanos(refusal.probe_at));
         tx.db.run(
-            "INSERT INTO refusals (reach, member_key, role, reason, since, probe_at, probes) \
-             SELECT ?, ?, ?, ?, ?, ?, ? WHERE (SELECT count(*) FROM refusals) < ? \
+            "INSERT INTO refusals (reach, member_key, role, condition_hash, reason, since, probe_at, probes) \
+             SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE (SELECT count(*) FROM refusals) < ? \
              ON CONFLICT DO UPDATE SET reason = excluded.reason, probe_at = excluded.probe_at, \
              probes = excluded.probes",
-            params![reach, member, role, refusal.reason, since, probe_at, refusal.probes, MOST],
+            params![reach, member, role, condition, refusal.reason, since, probe_at, refusal.probes, MOST],
         )?;
     }
     Ok(())

@@ -23,7 +23,7 @@ impl Step {
 }
 
 /// Every step of the schema, in order.
-pub(super) const STEPS: [Step; 15] = [
+pub(super) const STEPS: [Step; 16] = [
     Step { version: 1, description: "first", sql: include_str!("migrations/0001_first.sql") },
     Step { version: 2, description: "revisions", sql: include_str!("migrations/0002_revisions.sql") },
     Step { version: 3, description: "refusals", sql: include_str!("migrations/0003_refusals.sql") },
@@ -39,6 +39,7 @@ pub(super) const STEPS: [Step; 15] = [
     Step { version: 15, description: "resources", sql: include_str!("migrations/0015_resources.sql") },
     Step { version: 16, description: "left", sql: include_str!("migrations/0016_left.sql") },
     Step { version: 17, description: "drift", sql: include_str!("migrations/0017_drift.sql") },
+    Step { version: 18, description: "conditions", sql: include_str!("migrations/0018_conditions.sql") },
 ];
 
 /// The step with which the folded names are computed again.

@@ -11,7 +11,7 @@ use crate::catalog::{Acceptance, Ceiling, MappingView, Resolution, SubjectNestin
 use crate::model::{DocumentKey, FreezeReason, Keep, Kind, MappingKey, MappingPhase, Reason, TargetName};
 use crate::plan;
 use crate::status::{
-    ClaimCounts, DocumentOutcome, HeldOutcome, Item, Lag, MappingInput, Status, SubjectOutcome, fold_mapping,
+    ClaimCounts, DocumentOutcome, Ends, HeldOutcome, Item, Lag, MappingInput, Status, SubjectOutcome, fold_mapping,
     same_mapping,
 };
 use crate::sync::Inner;
@@ -58,7 +58,12 @@ fn fold(inner: &Inner, key: &MappingKey, previous: Option<&RoleMappingStatus>, n
     let refused: Vec<RefusedPath> = view
         .refused
         .iter()
-        .map(|path| RefusedPath { path: path.path.clone(), resource: path.resource.clone(), role: path.role.clone() })
+        .map(|path| RefusedPath {
+            path: path.path.clone(),
+            resource: path.resource.clone(),
+            role: path.role.clone(),
+            reason: (path.reason != Reason::NotDelegated).then(|| path.reason.word().to_owned()),
+        })
         .collect();
     let frozen = freeze_reason(&state, &view, is_unlisted);
     let unmatched: Vec<String> =
@@ -76,6 +81,7 @@ fn fold(inner: &Inner, key: &MappingKey, previous: Option<&RoleMappingStatus>, n
             admitted: u64::from(matches!(view.acceptance, Acceptance::Accepted | Acceptance::PartlyDelegated)),
             refused: &refused,
             unmatched: &unmatched,
+            ends: Ends { ended: view.ends.ended as u64, next: view.ends.next },
             subjects: &subjects,
             documents: &documents,
             last_handled_reconcile_at: memory.reconcile_requested_at.as_deref(),

@@ -230,7 +230,16 @@ fn refusal(error: &Body) -> Named {
     if limits.iter().any(|limit| text.contains(limit)) {
         return Named::nobody(RefusalCause::LimitExceeded);
     }
-    Named::nobody(RefusalCause::Other)
+    if is_about_condition(text) { Named::nobody(RefusalCause::Condition) } else { Named::nobody(RefusalCause::Other) }
+}
+
+/// True for a text about the condition of a binding, such as `LintValidationUnits/… Error: …`. How Google refuses each kind
+/// of error in an expression is not documented.
+fn is_about_condition(text: &str) -> bool {
+    let words = || text.split(|c: char| !c.is_ascii_alphanumeric());
+    let named =
+        || words().any(|word| word.eq_ignore_ascii_case("condition") || word.eq_ignore_ascii_case("conditions"));
+    text.contains("LintValidationUnits/") || (!text.starts_with("The number of ") && named())
 }
 
 fn is_deleted(name: &str) -> bool {

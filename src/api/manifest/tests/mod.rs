@@ -188,7 +188,7 @@ fn lists_of_kubectl_are_split_into_items() {
 fn a_duplicate_key_is_reported_at_its_second_position() {
     let problems = one(&replaced(MAPPING, "  mode: Enforce\n", "  mode: Enforce\n  mode: Observe\n")).unwrap_err();
     assert_eq!(reasons(&problems), [("", "DuplicateKey")]);
-    assert_eq!((problems[0].line, problems[0].column), (Some(16), Some(3)));
+    assert_eq!((problems[0].line, problems[0].column), (Some(18), Some(3)));
     let json = r#"{"apiVersion": "v1", "kind": "Secret", "kind": "Secret", "metadata": {"name": "x"}}"#;
     let problems = parse_file("a.json", json).remove(0).result.unwrap_err();
     assert_eq!(reasons(&problems), [("", "DuplicateKey")]);
@@ -373,7 +373,9 @@ fn linting_finds_what_does_not_fit_together() {
         ]
     );
 
-    let refused = |from: &str, to: &str| linted(&[("p", PROVIDER), ("t", TARGET), ("m", &replaced(MAPPING, from, to))]);
+    let plain: Vec<&str> = MAPPING.split_inclusive('\n').filter(|line| !line.contains("condition:")).collect();
+    let plain = plain.concat();
+    let refused = |from: &str, to: &str| linted(&[("p", PROVIDER), ("t", TARGET), ("m", &replaced(&plain, from, to))]);
     for (from, to) in [
         ("roles/run.invoker", "roles/run.admin"),
         ("services/checkout-*", "services/payment"),
@@ -385,6 +387,17 @@ fn linting_finds_what_does_not_fit_together() {
         assert!(found[0].starts_with("warning: ") && found[0].ends_with("(NotDelegated)"), "{found:?}");
     }
     assert_eq!(refused("services/checkout-*", "services/*"), [] as [&str; 0], "a part of it is delegated");
+
+    let everywhere = replaced(TARGET, "\"services/checkout-*\"", "\"jobs/*\"");
+    let on_jobs = replaced(MAPPING, "services/checkout-*", "jobs/nightly");
+    let found = linted(&[("p", PROVIDER), ("t", &everywhere), ("m", &on_jobs)]);
+    assert!(found.len() == 1 && found[0].ends_with("on `jobs/nightly` (ConditionNotSupported)"), "{found:?}");
+    let long = format!("\"{}\"", ["a"; 14].join(" || "));
+    let found = refused("notAfter: \"2027-03-31T00:00:00Z\"", &format!("condition: {{title: x, expression: {long}}}"));
+    assert!(
+        found.len() == 1 && found[0].ends_with("13 logical operators; Google accepts 12 (ConditionInvalid)"),
+        "{found:?}"
+    );
 
     let overlapping = linted(&[("t", TARGET), ("u", &TARGET.replace("name: shop-dev", "name: shop-eu"))]);
     assert_eq!(overlapping.len(), 1);

@@ -83,6 +83,8 @@ spec:
     - target: {name: shop-dev}
       resources: ["services/checkout-*"]
       roles: [roles/run.invoker]
+      condition: {title: office-hours, description: by day, expression: "request.time.getHours() < 18"}
+      notAfter: "2027-03-31T00:00:00Z"
   mode: Enforce
   onMissing: Revert
   deletionPolicy: Revoke
@@ -415,6 +417,38 @@ pub(crate) fn rows() -> Vec<Row> {
                 ("{name: Shop}".into(), "RuleViolated", "a name has"),
                 ("{kind: CloudRunTarget, name: shop-dev}".into(), "UnknownField", "the fields here are name"),
             ],
+        ),
+        (
+            MAPPING,
+            "title: office-hours",
+            vec!["title: Office hours (Zürich)".into(), format!("title: {}", long(100))],
+            vec![
+                ("title: \" \"".into(), "RuleViolated", "a condition needs a title of visible characters"),
+                ("title: \"\"".into(), "TooShort", "at least 1 character"),
+                (format!("title: {}", long(101)), "TooLong", "at most 100 characters"),
+                ("titel: office-hours".into(), "MissingField", "required"),
+            ],
+        ),
+        (
+            MAPPING,
+            "expression: \"request.time.getHours() < 18\"",
+            vec![format!("expression: {}", long(2048))],
+            vec![
+                (format!("expression: {}", long(2049)), "TooLong", "at most 2048 characters"),
+                ("expression: \"\"".into(), "TooShort", "at least 1 character"),
+            ],
+        ),
+        (
+            MAPPING,
+            "description: by day",
+            vec![format!("description: {}", long(256))],
+            vec![(format!("description: {}", long(257)), "TooLong", "at most 256 characters")],
+        ),
+        (
+            MAPPING,
+            "notAfter: \"2027-03-31T00:00:00Z\"",
+            vec!["notAfter: \"2027-03-31T02:00:00+02:00\"".into(), "# never".into()],
+            vec![("notAfter: tomorrow".into(), "InvalidTime", "is not a time")],
         ),
         (
             MAPPING,
