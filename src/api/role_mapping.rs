@@ -419,6 +419,9 @@ pub(crate) struct DriftCounts {
     /// Grants that are no longer wanted but were not made by rolecall; they are kept.
     #[schemars(range(min = 0))]
     pub(crate) remaining: i64,
+    /// Grants that people who left still have, because somebody else made them; they are kept.
+    #[schemars(range(min = 0))]
+    pub(crate) leavers: i64,
     /// Grants to allUsers or allAuthenticatedUsers that rolecall did not make; they are kept.
     #[schemars(range(min = 0))]
     pub(crate) public: i64,

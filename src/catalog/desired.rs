@@ -52,9 +52,13 @@ impl Catalog {
                 if mapping.spec.is_some() {
                     desired.generations.insert(key.clone(), mapping.generation);
                 }
-                let ended = self.roles_of(key, mapping, document).map(|roles| self.ended_roles(&roles));
+                let roles = self.roles_of(key, mapping, document);
+                let ended = roles.as_ref().map(|roles| self.ended_roles(roles));
                 if let Some(ended) = ended.filter(|roles| !roles.is_empty()) {
                     desired.ended.insert(key.clone(), ended);
+                }
+                if let Some(roles) = roles.filter(|_| mapping.phase.disposal().is_none()) {
+                    desired.reached.insert(key.clone(), roles.keys().map(|given| given.role.clone()).collect());
                 }
                 let write = match enforcement {
                     Enforcement::Live { .. } => Some(true),

@@ -97,7 +97,8 @@ impl Catalog {
             // A resource of that name in another region without the role: a mapping would add everybody there.
             let regions =
                 policies.iter().filter(|one| (one.document.kind(), one.document.name()) == (named.0, &named.1));
-            let everywhere = regions.clone().all(|one| one.live.grants().any(|(grant, _)| grant.role == role));
+            let plain = |grant: &GrantKey| grant.role == role && grant.condition.as_str().is_empty();
+            let everywhere = regions.clone().all(|one| one.live.grants().any(|(grant, _)| plain(grant)));
             let standing = place.everywhere.filter(|_| everywhere).unwrap_or_default();
             self.explain_place((named, role), &standing, place.open, &mut explanation);
         }
@@ -281,7 +282,12 @@ mod tests {
         let same = [(here.clone(), policy(&[1, 2], &[])), (there.clone(), policy(&[1, 2], &[]))];
         let found = explain(&catalog, &same);
         assert_eq!((shown(&found), found.grants, found.explained), (vec!["red a".to_owned()], 4, 4));
-        for other in [policy(&[1], &[]), policy(&[], &[])] {
+        let mut conditioned = policy(&[], &[]);
+        let condition = ConditionHash::from_text("0123456789abcdef");
+        for (grant, stored) in policy(&[1, 2], &[]).grants {
+            conditioned.grants.insert(GrantKey { condition: condition.clone(), ..grant }, stored);
+        }
+        for other in [policy(&[1], &[]), policy(&[], &[]), conditioned] {
             let found = explain(&catalog, &[(here.clone(), policy(&[1, 2], &[])), (there.clone(), other)]);
             assert!(shown(&found).is_empty(), "somebody would get access there");
         }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::api::{ADOPT_ANNOTATION, CloudRunTarget, CloudRunTargetSpec, IdentityProvider};
 use crate::catalog::{Catalog, Ceiling, Explained, Explanation, Named, Standing};
-use crate::model::{DocumentKey, GrantKey, GrantState, Kind, Live, ProviderName, Role};
+use crate::model::{DocumentKey, GrantKey, GrantState, Kind, Live, ProviderName, ResourceKind, Role};
 use crate::store::{Store, StoreError};
 use crate::target::{ErrorKind, Target, TargetError};
 
@@ -87,7 +87,11 @@ pub(super) async fn run(args: &AdoptArgs, io: &mut Io<'_>) -> Result<Exit, CliEr
     let standing: Vec<Standing<'_>> =
         policies.iter().map(|Read { document, live, managed }| Standing { document, live, managed }).collect();
     let explanation = catalog.explain(&standing);
-    for mapping in mappings(&explanation, args) {
+    let taken =
+        store.specs().await?.into_iter().filter(|spec| {
+            spec.kind == Kind::RoleMapping && spec.namespace.as_deref() == Some(args.namespace.as_str())
+        });
+    for mapping in mappings(&explanation, args, taken.map(|spec| spec.name).collect()) {
         let text = serde_saphyr::to_string(&mapping).map_err(std::io::Error::other)?;
         write!(io.out, "---\n{text}")?;
     }
@@ -121,17 +125,19 @@ async fn read(
     spec: &CloudRunTargetSpec,
     io: &mut Io<'_>,
 ) -> Result<Vec<Read>, CliError> {
-    let mut documents = Vec::new();
+    let (mut documents, kinds) = (Vec::new(), spec.delegated().kinds());
     for location in &spec.locations {
         let found = google.discover(&spec.project, location).await;
-        if let Some((kind, error)) = found.failed.first() {
+        // What the target delegates to nobody needs no explanation.
+        let of_target = |(kind, _): &&(ResourceKind, TargetError)| kinds.contains(kind);
+        if let Some((kind, error)) = found.failed.iter().find(of_target) {
             return Err(unread(format!("the {} of {location}", kind.collection()), error));
         }
         if let Some(region) = found.unreachable.first() {
             let what = format!("the resources of {}", table::one_line(region));
             return Err(CliError::Unread { what, problem: "Google could not reach the region".to_owned() });
         }
-        documents.extend(found.items.into_iter().map(|item| item.document));
+        documents.extend(found.items.into_iter().map(|item| item.document).filter(|one| kinds.contains(&one.kind())));
     }
     writeln!(io.err, "reading {} policies …", documents.len())?;
     let tasks: Vec<_> = documents.into_iter().map(|document| policy(google, store, document)).collect();
@@ -168,9 +174,8 @@ fn unread(what: String, error: &TargetError) -> CliError {
     CliError::Unread { what, problem: table::one_line(&error.to_string()) }
 }
 
-/// One mapping for each group.
-fn mappings(explanation: &Explanation, args: &AdoptArgs) -> Vec<Value> {
-    let mut names = BTreeSet::new();
+/// One mapping for each group. `names`: those that other mappings of the namespace have.
+fn mappings(explanation: &Explanation, args: &AdoptArgs, mut names: BTreeSet<String>) -> Vec<Value> {
     let mapping = |(group, roles): (&Explained, &BTreeMap<Role, BTreeSet<Named>>)| {
         let selector = match &group.external_id {
             Some(id) => json!({"externalId": id}),
@@ -179,8 +184,12 @@ fn mappings(explanation: &Explanation, args: &AdoptArgs) -> Vec<Value> {
         let plain = slug(&group.display_name);
         let name = if plain.is_empty() || !names.insert(plain.clone()) {
             let id = group.group.0.simple().to_string();
-            let parts = [plain.as_str(), id.get(..8).unwrap_or(&id)];
-            parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+            let free = (8..=id.len()).filter_map(|len| {
+                let parts = [plain.as_str(), id.get(..len)?];
+                Some(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-"))
+            });
+            let name = free.into_iter().find(|name| names.insert(name.clone())).unwrap_or(id);
+            name
         } else {
             plain
         };

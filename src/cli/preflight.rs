@@ -1,6 +1,6 @@
 //! `rolecall preflight`: whether rolecall has the permissions that its targets need, and what grants them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::api::manifest::Object;
 use crate::source::folder::{lint_files, read_paths};
-use crate::target::{Preflight, Target, TargetPreflight};
+use crate::target::{Places, Preflight, Target, TargetPreflight};
 
 use super::config::{CredentialsKind, google_client, parse_base_url};
 use super::status::{OutputFormat, print, read};
@@ -71,16 +71,17 @@ struct Tested<'a> {
 }
 
 impl<'a> Tested<'a> {
-    /// A project that several targets share gets one role for all of them.
-    fn of(targets: &'a [TargetPreflight], member: Option<&Member>) -> Self {
-        let mut projects: BTreeMap<&str, (BTreeSet<&str>, bool)> = BTreeMap::new();
-        for found in targets.iter().flat_map(|one| &one.projects) {
-            let (needed, lacking) = projects.entry(&found.project).or_default();
-            needed.extend(found.needed.iter().map(String::as_str));
-            *lacking |= !found.is_complete();
-        }
-        let lacking = projects.iter().filter(|(_, (_, lacking))| *lacking);
-        Self { targets, grants: lacking.map(|(project, (needed, _))| Grants::of(project, needed, member)).collect() }
+    /// A project that several targets share gets one role for all of them, also those that are not shown: a role that
+    /// is updated loses what is not named.
+    fn of(targets: &'a [TargetPreflight], everything: &[TargetPreflight], member: Option<&Member>) -> Self {
+        let shown = targets.iter().flat_map(|one| &one.projects).filter(|found| !found.is_complete());
+        let lacking: BTreeSet<&str> = shown.map(|found| found.project.as_str()).collect();
+        let grants = |project: &str| {
+            let all = everything.iter().flat_map(|one| &one.projects).filter(|found| found.project == project);
+            let needed = all.flat_map(|found| &found.needed).map(String::as_str).collect();
+            Grants::of(project, &needed, member)
+        };
+        Self { targets, grants: lacking.into_iter().map(grants).collect() }
     }
 }
 
@@ -95,6 +96,7 @@ pub(super) async fn run(args: &PreflightArgs, io: &mut Io<'_>) -> Result<Exit, C
             None => return Ok(Exit::No),
         }
     };
+    let everything = all.clone();
     if let Some(name) = &args.target {
         all.retain(|one| one.target == *name);
         if all.is_empty() {
@@ -102,7 +104,7 @@ pub(super) async fn run(args: &PreflightArgs, io: &mut Io<'_>) -> Result<Exit, C
             return Err(CliError::NotFound { kind, name: name.clone(), admin: args.admin.clone() });
         }
     }
-    let tested = Tested::of(&all, member.as_ref());
+    let tested = Tested::of(&all, &everything, member.as_ref());
     match args.output {
         Some(OutputFormat::Json | OutputFormat::Yaml) => print(&tested, args.output, io)?,
         None | Some(OutputFormat::Wide) => io.out.write_all(page(&tested, member.is_none()).as_bytes())?,
@@ -134,17 +136,17 @@ async fn of_files(args: &PreflightArgs, io: &mut Io<'_>) -> Result<Option<Vec<Ta
     for document in files.values().flatten() {
         let Ok(Object::CloudRunTarget(object)) = &document.result else { continue };
         let name = object.metadata.name.clone().unwrap_or_default();
-        if args.target.as_ref().is_some_and(|wanted| *wanted != name) {
-            continue;
-        }
         let (spec, delegated) = (&object.spec, object.spec.delegated());
-        let mut documents = Vec::new();
+        let (mut documents, mut complete) = (Vec::new(), delegated.kinds());
         for location in &spec.locations {
             let found = target.discover(&spec.project, location).await;
             documents.extend(found.items.into_iter().map(|item| item.document));
+            complete
+                .retain(|kind| found.unreachable.is_empty() && found.failed.iter().all(|(failed, _)| failed != kind));
         }
         documents.retain(|document| delegated.matches(document.kind(), document.name()));
-        let found = target.preflight(&spec.project, &delegated.kinds(), &documents).await;
+        let places = Places { documents: &documents, complete: &complete };
+        let found = target.preflight(&spec.project, &delegated.kinds(), places).await;
         all.push(TargetPreflight { target: name, projects: vec![found] });
     }
     Ok(Some(all))

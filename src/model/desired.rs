@@ -37,6 +37,9 @@ pub(crate) struct Desired {
     /// Roles for which the target allows a deleted mapping to leave its grants behind.
     #[serde(with = "pairs")]
     pub(crate) may_orphan: BTreeMap<MappingKey, BTreeSet<Role>>,
+    /// The roles that each mapping grants on this document, to whomever.
+    #[serde(default, with = "pairs")]
+    pub(crate) reached: BTreeMap<MappingKey, BTreeSet<Role>>,
     /// Roles for which a mapping takes over grants that somebody else made.
     #[serde(default, with = "pairs")]
     pub(crate) may_adopt: BTreeMap<MappingKey, BTreeSet<Role>>,
@@ -75,6 +78,12 @@ impl Desired {
     #[must_use]
     pub(crate) fn may_orphan(&self, mapping: &MappingKey, role: &Role) -> bool {
         self.leave_all || self.may_orphan.get(mapping).is_some_and(|roles| roles.contains(role))
+    }
+
+    /// True when the mapping grants this role on the document.
+    #[must_use]
+    pub(crate) fn reaches(&self, mapping: &MappingKey, role: &Role) -> bool {
+        self.reached.get(mapping).is_some_and(|roles| roles.contains(role))
     }
 
     /// True when the mapping takes over grants of this role that somebody else made.

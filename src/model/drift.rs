@@ -14,6 +14,8 @@ use super::{ConditionHash, MappingKey, MemberKey, Reason, Subject};
 pub(crate) enum DriftKind {
     /// The policy grants a role to everybody: allUsers or allAuthenticatedUsers.
     PublicPrincipal,
+    /// Somebody who left still has a grant that somebody else made.
+    LeaverHasForeignGrant,
     /// Somebody else removed a grant that rolecall made.
     #[serde(alias = "Missing")]
     GrantMissing,
@@ -35,8 +37,9 @@ pub(crate) enum DriftKind {
 
 impl DriftKind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::PublicPrincipal,
+        Self::LeaverHasForeignGrant,
         Self::GrantMissing,
         Self::ConditionChanged,
         Self::TargetRecreated,
@@ -51,6 +54,7 @@ impl DriftKind {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::PublicPrincipal => Reason::PublicPrincipal.word(),
+            Self::LeaverHasForeignGrant => Reason::LeaverHasForeignGrant.word(),
             Self::GrantMissing => "GrantMissing",
             Self::ConditionChanged => Reason::ConditionChanged.word(),
             Self::TargetRecreated => Reason::TargetRecreated.word(),
@@ -72,6 +76,7 @@ impl DriftKind {
     pub(crate) fn reason(self) -> Reason {
         match self {
             Self::PublicPrincipal => Reason::PublicPrincipal,
+            Self::LeaverHasForeignGrant => Reason::LeaverHasForeignGrant,
             Self::GrantMissing => Reason::DriftReported,
             Self::ConditionChanged => Reason::ConditionChanged,
             Self::TargetRecreated => Reason::TargetRecreated,

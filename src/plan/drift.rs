@@ -24,6 +24,15 @@ impl Plan {
         let beyond = self.live.beyond.iter().map(|(role, condition, member)| (role.as_str(), condition, member));
         for (role, condition, member) in grants.chain(beyond) {
             let counterpart = missing.iter().find(|grant| grant.role.as_str() == role && grant.member == *member);
+            if let Some((left, concerns)) = self
+                .left
+                .iter()
+                .find(|(left, _)| left.role.as_str() == role && left.condition == *condition && left.member == *member)
+            {
+                let kind = DriftKind::LeaverHasForeignGrant;
+                found.insert(key(kind, left.role.as_str(), condition, member), concerns.clone());
+                continue;
+            }
             let kind = match counterpart {
                 Some(grant) => {
                     changed.insert(grant);

@@ -136,6 +136,10 @@ impl Fixture {
         self.desired.may_orphan.insert(mapping(by), BTreeSet::from([key(INVOKER, "x").role, key(VIEWER, "x").role]));
     }
 
+    pub(super) fn reach(&mut self, by: &str) {
+        self.desired.reached.insert(mapping(by), BTreeSet::from([key(INVOKER, "x").role]));
+    }
+
     pub(super) fn adopt(&mut self, by: &str) {
         self.desired.may_adopt.insert(mapping(by), BTreeSet::from([key(INVOKER, "x").role]));
     }

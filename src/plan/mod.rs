@@ -43,7 +43,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Addition, AuditEntry, Capacity, Changes, Claim, Desired, DocumentKey, GrantKey, GrantState, IntentAction,
+    Addition, AuditEntry, Capacity, Changes, Claim, Concerns, Desired, DocumentKey, GrantKey, GrantState, IntentAction,
     LedgerChange, LedgerRow, Live, MappingKey, MemberKey, Reason, Removal, Revision, Subject, is_group,
 };
 
@@ -285,9 +285,9 @@ pub(crate) struct Plan {
     /// Grants that are no longer wanted and still in the policy, but not made by rolecall. The ledger forgets them
     /// (`GrantRemains`).
     pub(crate) remains: Vec<(GrantKey, BTreeSet<MappingKey>)>,
-    /// Those of them that were wanted for people who have all left. The ledger keeps them as long as they are there
-    /// (`LeaverHasForeignGrant`).
-    pub(crate) left: BTreeSet<GrantKey>,
+    /// Grants in the policy that rolecall did not make and that were wanted for people who have all left, with whom they
+    /// concern. The ledger keeps them as long as they are there (`LeaverHasForeignGrant`).
+    pub(crate) left: BTreeMap<GrantKey, Concerns>,
     /// Grants that stay in the policy and that the ledger forgets because of `deletionPolicy: Orphan`.
     pub(crate) orphaned: Vec<GrantKey>,
     /// Changes that observe mode prevents.

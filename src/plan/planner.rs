@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::model::{
-    AuditEntry, AuditOutcome, Claim, DesiredGrant, Enforcement, FreezeReason, GrantKey, GrantState, IntentAction,
+    AuditEntry, AuditOutcome, Claim, Concerns, DesiredGrant, Enforcement, FreezeReason, GrantKey, GrantState, IntentAction,
     LedgerChange, LedgerRow, Live, MappingKey, Reason, Subject,
 };
 
@@ -46,7 +46,7 @@ pub(super) struct Planner<'a> {
     unowned: Vec<GrantKey>,
     remains: Vec<(GrantKey, BTreeSet<MappingKey>)>,
     remained_for: BTreeMap<GrantKey, Subject>,
-    left: BTreeSet<GrantKey>,
+    left: BTreeMap<GrantKey, Concerns>,
     orphaned: Vec<GrantKey>,
     observed: Observed,
     owned: Vec<Arc<LedgerRow>>,
@@ -108,7 +108,7 @@ impl<'a> Planner<'a> {
             unowned: vec![],
             remains: vec![],
             remained_for: BTreeMap::new(),
-            left: BTreeSet::new(),
+            left: BTreeMap::new(),
             orphaned: vec![],
             observed: Observed::default(),
             owned: vec![],
@@ -317,13 +317,16 @@ impl<'a> Planner<'a> {
             self.note(&row, "grant", AuditOutcome::Verified, None);
         }
         self.respell(&mut row);
-        if adopt && present && row.state != GrantState::Owned {
-            self.adopt(&mut row);
-        }
+        let adopted = adopt && self.adopt(&mut row);
         let forbidden = want.is_some_and(|want| row.stored_as.iter().any(|member| !want.permits(member)));
         let mut cause = None;
         let mut swept = BTreeSet::new();
         let counted_as = match (row.state, present) {
+            // Until the read is proven, the grant is somebody else's.
+            (GrantState::Owned, true) if adopted && !self.is_proven() => {
+                self.unowned.push(row.grant.clone());
+                CountedAs::Unowned
+            }
             (GrantState::Owned, true) => {
                 if observed {
                     self.observed.remove.push(row.grant.clone());
@@ -408,17 +411,23 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Takes over a grant that somebody else made. What is concluded from an unproven read waits for its proof, so this
-    /// does too.
-    fn adopt(&mut self, row: &mut Arc<LedgerRow>) {
+    /// Takes over a grant that somebody else made, if it stands under the very spelling that is wanted: other spellings
+    /// may be the grants of other people. What is concluded from an unproven read waits for its proof, so this does too.
+    /// Returns whether it was taken over.
+    fn adopt(&mut self, row: &mut Arc<LedgerRow>) -> bool {
+        if row.state == GrantState::Owned || row.intent.is_some() || !self.live.has(&row.grant) {
+            return false;
+        }
         let adopted = Arc::make_mut(row);
         adopted.state = GrantState::Owned;
+        adopted.stored_as.clear();
         adopted.acknowledged_at = Some(self.inputs.now);
         adopted.verified_at = Some(self.inputs.now);
         adopted.resource_uid.clone_from(&self.uid);
-        let entry =
-            self.context.entry(self.inputs.now, row, "adopt", AuditOutcome::Verified, Some(Reason::Adopted.word()));
+        let reason = Some(Reason::Adopted.word());
+        let entry = self.context.entry(self.inputs.now, row, "adopt", AuditOutcome::Verified, reason);
         self.conclude_entry(entry);
+        true
     }
 
     /// Plans the removal of tombstones with the next write. Until that write is acknowledged, the grant stays owned: if

@@ -60,11 +60,13 @@ pub(super) fn took_their_place(
     if missing.is_empty() {
         return BTreeMap::new();
     }
+    let known: BTreeSet<GrantKey> = rows.values().flat_map(|row| row.spellings().chain([row.grant.clone()])).collect();
     let there: BTreeSet<String> = live.grants().map(|(grant, _)| grant.digest()).collect();
-    if !revision.beside.is_subset(&there) {
+    // A grant that was taken over since then was foreign at that time.
+    let ours: BTreeSet<String> = known.iter().map(GrantKey::digest).collect();
+    if !revision.beside.iter().all(|digest| there.contains(digest) || ours.contains(digest)) {
         return BTreeMap::new();
     }
-    let known: BTreeSet<GrantKey> = rows.values().flat_map(|row| row.spellings().chain([row.grant.clone()])).collect();
     let mut changed = Changed::new();
     for grant in missing {
         let entry = changed.entry((grant.role.clone(), grant.condition.clone())).or_default();

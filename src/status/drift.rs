@@ -63,6 +63,7 @@ impl DriftTally {
             reverted: int(self.reverted),
             foreign: of(DriftKind::GrantUnexpected),
             remaining: of(DriftKind::GrantRemains),
+            leavers: of(DriftKind::LeaverHasForeignGrant),
             public: of(DriftKind::PublicPrincipal),
             condition_changed: of(DriftKind::ConditionChanged),
             tombstones: of(DriftKind::Tombstone),
@@ -103,6 +104,10 @@ fn told(kind: DriftKind, n: u64) -> String {
         DriftKind::PublicPrincipal => format!(
             "{} to everybody (allUsers or allAuthenticatedUsers) in the same policies",
             plural(n, "grant stands open", "grants stand open")
+        ),
+        DriftKind::LeaverHasForeignGrant => format!(
+            "{} of people who left, made by somebody else",
+            plural(n, "grant is still there", "grants are still there")
         ),
         DriftKind::GrantMissing => {
             format!("{} removed by somebody else", plural(n, "grant was", "grants were"))

@@ -260,6 +260,8 @@ pub(crate) struct TargetInput<'a> {
     pub(crate) listing: Option<&'a ListingOutcome>,
     /// Permissions that are missing according to Google.
     pub(crate) missing_permissions: &'a [String],
+    /// Permissions that could not be tested; none before the first test.
+    pub(crate) untested_permissions: Option<&'a [String]>,
     /// True when what they are missing for matters.
     pub(crate) permissions_matter: bool,
     /// Grants of deleted mappings whose finalizer was removed before the revocation.

@@ -124,7 +124,15 @@ fn reachable(input: &TargetInput<'_>) -> Finding {
 
 fn permissions(input: &TargetInput<'_>) -> Finding {
     if input.missing_permissions.is_empty() {
-        return Finding::plain(true, Reason::PermissionsValid);
+        return match input.untested_permissions {
+            None => Finding::new(false, Reason::Progressing, "the permissions were not tested yet".to_owned()),
+            Some([]) => Finding::plain(true, Reason::PermissionsValid),
+            Some(untested) => {
+                let names = listed(untested).join(", ");
+                let message = format!("{}; not tested: {names}", explain(Reason::PermissionsValid));
+                Finding::new(true, Reason::PermissionsValid, message)
+            }
+        };
     }
     let names = listed(input.missing_permissions).join(", ");
     let message = if input.permissions_matter {

@@ -196,11 +196,12 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
             failed.push(failed_list(location, kind, &error, whole_region, now));
         }
     }
-    let preflights = preflight::test(inner, &spec, &items).await;
     let complete = unreachable.is_empty() && failed.is_empty();
     let listed = unlisted.len() < locations.len() * KINDS.len();
     record(inner, name, listed.then_some(items.as_slice()), &unlisted).await;
     let problem = failed.first().map(|list| list.failure.clone());
+    let reachable = preflight::reachable(&spec, items.iter().map(|item| &item.document));
+    let missed: BTreeSet<ResourceKind> = unlisted.iter().map(|(_, kind)| *kind).collect();
     let effects = {
         let mut state = inner.state();
         let target = state.targets.get_mut(name)?;
@@ -215,7 +216,6 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
         let complete_at = if complete { Some(now) } else { before.and_then(|listing| listing.complete_at) };
         target.listing = Some(Listing { unreachable, failed, complete_at });
         target.listed_from = Some(begun);
-        target.preflights = preflights;
         state.changed_targets.insert(name.clone());
         if listed {
             state.catalog.apply_inventory(name, Inventory { resources: items, unlisted })
@@ -228,6 +228,7 @@ async fn list(inner: &Arc<Inner>, name: &TargetName) -> Option<Duration> {
     }
     // A list is not part of a burst: it has all changes at once.
     inner.apply_effects_after(Duration::ZERO, effects, &Trigger::at(now)).await;
+    preflight::test(inner, name, &spec, reachable, &missed).await;
     let failures = inner.state().targets.get(name)?.failures;
     let jitter = inner.random.jitter();
     Some(if failures == 0 {

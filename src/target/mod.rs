@@ -22,7 +22,7 @@ use crate::model::{Changes, DocumentKey, Live, Reason, ResourceKind};
 
 pub(crate) use backoff::Backoff;
 pub(crate) use error::{ErrorClass, ErrorKind, RefusalCause, Refused, TargetError};
-pub(crate) use preflight::{Preflight, TargetPreflight, is_for_writing};
+pub(crate) use preflight::{Places, Preflight, TargetPreflight, is_for_writing};
 
 /// One resource in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]

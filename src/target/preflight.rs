@@ -76,6 +76,22 @@ pub(crate) struct TargetPreflight {
 }
 
 impl Preflight {
+    /// What was missing before stays so as long as it cannot be tested again.
+    #[must_use]
+    pub(crate) fn after(mut self, before: Option<&Self>) -> Self {
+        let kept: Vec<String> = before
+            .iter()
+            .flat_map(|before| &before.missing)
+            .filter(|one| self.untested.contains(*one))
+            .cloned()
+            .collect();
+        for permission in kept {
+            self.untested.remove(&permission);
+            self.missing.insert(permission);
+        }
+        self
+    }
+
     /// True when every needed permission is held.
     #[must_use]
     pub(crate) fn is_complete(&self) -> bool {
@@ -83,14 +99,23 @@ impl Preflight {
     }
 }
 
+/// The resources on which permissions can be tested that the project does not give.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places<'a> {
+    /// The resources, of any kind.
+    pub(crate) documents: &'a [DocumentKey],
+    /// The kinds of which these are all resources. Of the others, more may exist.
+    pub(crate) complete: &'a BTreeSet<ResourceKind>,
+}
+
 impl Target {
     /// Tests the permissions that the resources of these kinds need. What the project does not give is tested on the
-    /// given resources, at most 50 of each kind: a role may also be granted on each of them.
+    /// resources, at most 50 of each kind: a role may also be granted on each of them.
     pub(crate) async fn preflight(
         &self,
         project: &str,
         kinds: &BTreeSet<ResourceKind>,
-        documents: &[DocumentKey],
+        places: Places<'_>,
     ) -> Preflight {
         let all: BTreeSet<Needed> = kinds.iter().flat_map(|kind| needed(*kind)).collect();
         let names: BTreeSet<&'static str> = all.iter().map(|needed| needed.permission).collect();
@@ -103,73 +128,90 @@ impl Target {
             return result;
         }
         let held = match self.held_in_project(project, &names).await {
-            Ok(held) => held,
+            Ok(held) => Some(held),
             Err(error) => {
                 result.problem = Some(error.to_string());
-                result.untested.clone_from(&result.needed);
                 if error.class() != ErrorClass::Definitive {
+                    result.untested.clone_from(&result.needed);
                     return result;
                 }
-                BTreeSet::new()
+                None
             }
         };
         for kind in kinds {
             let of_kind = needed(*kind);
-            let lacking: BTreeSet<&'static str> =
-                of_kind.iter().map(|one| one.permission).filter(|name| !held.contains(*name)).collect();
-            if lacking.is_empty() {
-                continue;
-            }
-            let on_resource =
-                of_kind.iter().filter(|one| one.on_resource).map(|one| one.permission).collect::<BTreeSet<_>>();
-            let asked: BTreeSet<&'static str> = lacking.intersection(&on_resource).copied().collect();
-            let answers = self.held_on_resources(*kind, documents, &asked, &mut result).await;
-            for permission in lacking {
-                match answers.get(permission) {
-                    Some(true) => drop(result.untested.remove(permission)),
-                    Some(false) => {
-                        result.untested.remove(permission);
-                        result.missing.insert(permission.to_owned());
-                    }
-                    // Without an answer of the project nothing is known of it.
-                    None if result.untested.contains(permission) => {}
-                    None => drop(result.missing.insert(permission.to_owned())),
+            let lacking = of_kind.iter().filter(|one| held.as_ref().is_none_or(|held| !held.contains(one.permission)));
+            let lacking: Vec<&Needed> = lacking.collect();
+            let asked = lacking.iter().filter(|one| one.on_resource).map(|one| one.permission).collect();
+            let answers = self.held_on_resources(*kind, places, &asked, &mut result.problem).await;
+            for one in lacking {
+                let on_resources = answers.get(one.permission).copied().unwrap_or(Answer::Unknown);
+                let answer = match on_resources {
+                    // A list is of the project only.
+                    Answer::Unknown if !one.on_resource && held.is_some() => Answer::No,
+                    answer => answer,
+                };
+                match answer {
+                    Answer::Yes => {}
+                    Answer::No => drop(result.missing.insert(one.permission.to_owned())),
+                    Answer::Unknown => drop(result.untested.insert(one.permission.to_owned())),
                 }
             }
         }
         result
     }
 
-    /// For each permission, whether all of the resources of the kind give it. Permissions that no resource was asked
-    /// for are not in the answer.
+    /// For each asked permission, whether all resources of the kind give it.
     async fn held_on_resources(
         &self,
         kind: ResourceKind,
-        documents: &[DocumentKey],
+        places: Places<'_>,
         asked: &BTreeSet<&'static str>,
-        result: &mut Preflight,
-    ) -> BTreeMap<&'static str, bool> {
-        let mut answers: BTreeMap<&'static str, bool> = BTreeMap::new();
-        if asked.is_empty() {
-            return answers;
-        }
-        let of_kind = documents.iter().filter(|document| document.kind() == kind).take(RESOURCES);
-        let tests: Vec<_> = of_kind.map(|document| self.held_on(document, asked)).collect();
+        problem: &mut Option<String>,
+    ) -> BTreeMap<&'static str, Answer> {
+        let of_kind: Vec<&DocumentKey> =
+            places.documents.iter().filter(|document| document.kind() == kind).take(RESOURCES).collect();
+        // Without any resource, only the project could give what the first one will need.
+        let first = match (places.complete.contains(&kind), of_kind.is_empty()) {
+            (true, true) => Answer::No,
+            (true, false) => Answer::Yes,
+            (false, _) => Answer::Unknown,
+        };
+        let mut answers: BTreeMap<&'static str, Answer> = asked.iter().map(|permission| (*permission, first)).collect();
+        let tests: Vec<_> = of_kind.into_iter().map(|document| self.held_on(document, asked)).collect();
         let mut found = stream::iter(tests).buffer_unordered(PARALLEL);
-        while let Some(held) = found.next().await {
+        while answers.values().any(|answer| *answer != Answer::No)
+            && let Some(held) = found.next().await
+        {
             match held {
                 Ok(held) => {
-                    for permission in asked {
-                        *answers.entry(permission).or_insert(true) &= held.contains(*permission);
+                    for (permission, answer) in &mut answers {
+                        if !held.contains(*permission) {
+                            *answer = Answer::No;
+                        }
                     }
                 }
                 Err(error) => {
-                    result.problem.get_or_insert_with(|| error.to_string());
+                    for answer in answers.values_mut().filter(|answer| **answer == Answer::Yes) {
+                        *answer = Answer::Unknown;
+                    }
+                    problem.get_or_insert_with(|| error.to_string());
+                    if error.class() == ErrorClass::Throttle {
+                        break;
+                    }
                 }
             }
         }
         answers
     }
+}
+
+/// Whether a permission is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Yes,
+    No,
+    Unknown,
 }
 
 #[cfg(test)]
@@ -179,6 +221,13 @@ mod tests {
 
     fn kinds() -> BTreeSet<ResourceKind> {
         BTreeSet::from([ResourceKind::Service, ResourceKind::Job])
+    }
+
+    const ALL: [ResourceKind; 3] = [ResourceKind::Service, ResourceKind::Job, ResourceKind::WorkerPool];
+
+    fn places(documents: &[DocumentKey]) -> Places<'_> {
+        static COMPLETE: std::sync::LazyLock<BTreeSet<ResourceKind>> = std::sync::LazyLock::new(|| ALL.into());
+        Places { documents, complete: &COMPLETE }
     }
 
     fn service(name: &str) -> DocumentKey {
@@ -193,7 +242,7 @@ mod tests {
     async fn what_the_project_gives_is_held_and_the_rest_is_missing() {
         let target = Scripted::default();
         target.permit_all_but(&["run.jobs.list", "run.services.setIamPolicy"]);
-        let found = Target::Scripted(target).preflight("p", &kinds(), &[]).await;
+        let found = Target::Scripted(target).preflight("p", &kinds(), places(&[])).await;
         assert_eq!(found.needed.len(), 8);
         assert_eq!(words(&found.missing), ["run.jobs.list", "run.services.setIamPolicy"]);
         assert!(found.untested.is_empty() && found.problem.is_none(), "{found:?}");
@@ -205,21 +254,36 @@ mod tests {
         target.permit_all_but(&["run.services.setIamPolicy", "run.services.list"]);
         target.permit_on(&service("a"), &["run.services.setIamPolicy", "run.services.list"]);
         let port = Target::Scripted(target.clone());
-        let found = port.preflight("p", &kinds(), &[service("a")]).await;
+        let found = port.preflight("p", &kinds(), places(&[service("a")])).await;
         assert_eq!(words(&found.missing), ["run.services.list"], "a list is never of one resource");
-        let found = port.preflight("p", &kinds(), &[service("a"), service("b")]).await;
+        let found = port.preflight("p", &kinds(), places(&[service("a"), service("b")])).await;
         assert_eq!(words(&found.missing), ["run.services.list", "run.services.setIamPolicy"], "b does not give it");
     }
 
     #[tokio::test]
+    async fn what_cannot_be_tested_is_neither_held_nor_missing_and_stays_as_it_was() {
+        let target = Scripted::default();
+        target.permit_all_but(&["run.services.setIamPolicy"]);
+        let port = Target::Scripted(target);
+        let unlisted = Places { documents: &[], complete: &BTreeSet::new() };
+        let found = port.preflight("p", &kinds(), unlisted).await;
+        assert_eq!((words(&found.missing), words(&found.untested)), (vec![], vec!["run.services.setIamPolicy"]));
+        let before = port.preflight("p", &kinds(), places(&[])).await;
+        assert_eq!(words(&before.missing), ["run.services.setIamPolicy"]);
+        let after = found.clone().after(Some(&before));
+        assert_eq!((words(&after.missing), words(&after.untested)), (vec!["run.services.setIamPolicy"], vec![]));
+        assert_eq!(found.clone().after(None), found);
+    }
+
+    #[tokio::test]
     async fn a_target_without_resources_needs_nothing_and_is_not_asked() {
-        let found = Target::Scripted(Scripted::default()).preflight("p", &BTreeSet::new(), &[]).await;
+        let found = Target::Scripted(Scripted::default()).preflight("p", &BTreeSet::new(), places(&[])).await;
         assert!(found.is_complete() && found.needed.is_empty());
     }
 
     #[test]
     fn every_kind_is_read_and_written_and_only_writing_is_left_out_of_observing() {
-        for kind in [ResourceKind::Service, ResourceKind::Job, ResourceKind::WorkerPool] {
+        for kind in ALL {
             let all = needed(kind);
             assert_eq!(all.iter().filter(|one| is_for_writing(one.permission)).count(), 1, "{kind:?}");
             assert!(!all[0].on_resource && all[0].permission.rsplit('.').next() == Some("list"), "{kind:?}");

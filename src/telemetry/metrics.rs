@@ -508,7 +508,7 @@ impl Metrics {
                 drift: area.gauges(
                     "drift",
                     ["type"],
-                    "Reported differences between policies and what is wanted, by type: `PublicPrincipal`, `GrantMissing`, `ConditionChanged`, `TargetRecreated`, `GrantRemains`, `GrantUnexpected`, `Tombstone`, `InvokerCheckDisabled`",
+                    "Reported differences between policies and what is wanted, by type: `PublicPrincipal`, `LeaverHasForeignGrant`, `GrantMissing`, `ConditionChanged`, `TargetRecreated`, `GrantRemains`, `GrantUnexpected`, `Tombstone`, `InvokerCheckDisabled`",
                 ),
                 nearly_full: area.gauges("nearly_full_documents", [], "Policy documents in which little room is left"),
                 fullest: area.gauges(

@@ -66,7 +66,18 @@ async fn without_permission_of_the_target_nothing_is_adopted() {
     let (mut fixture, scim, alice) = brown_field("Orphan", ADOPT).await;
     fixture.mapping_status("checkout/team", "not adopted", |s| unowned(s) == 1).await;
     scim.set_active(&alice, false).await;
-    fixture.members_stay("checkout-api", INVOKER, &[ALICE, BOB, STRANGER]).await;
+    // The leaver keeps the access, and that is told by both sides, also after a restart, until somebody ends it.
+    let told = |s: &Value| says(s, "Drifted", "True", "LeaverHasForeignGrant", "1 grant is still there");
+    for _ in 0..2 {
+        let status = fixture.mapping_status("checkout/team", "told", told).await;
+        assert_eq!(status["drift"]["leavers"], 1, "{status}");
+        assert!(has(&status, "Ready", "True", ""), "what rolecall made is gone: {status}");
+        fixture.target_status("told", |s| has(s, "Drifted", "True", "LeaverHasForeignGrant")).await;
+        fixture.members_are("checkout-api", INVOKER, &[ALICE, BOB, STRANGER]).await;
+        fixture.restart().await;
+    }
+    fixture.stranger_removes("checkout-api", INVOKER, ALICE).await;
+    fixture.mapping_status("checkout/team", "over", |s| s["drift"]["leavers"] == 0 && !told(s)).await;
     fixture.agree().await;
 }
 

@@ -73,7 +73,7 @@ async fn the_account_that_somebody_else_granted_before_stays_when_its_alias_leav
     scim.set_active(&bobby, false).await;
     fixture
         .mapping_status("checkout/team", "what remains is named", |status| {
-            has(status, "Drifted", "True", "GrantRemains")
+            has(status, "Drifted", "True", "LeaverHasForeignGrant")
         })
         .await;
     fixture.members_stay("checkout-api", INVOKER, &["user:bob@example.com"]).await;

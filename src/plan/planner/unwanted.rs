@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::{
-    AuditEntry, AuditOutcome, Claim, Enforcement, GrantState, IntentAction, LedgerChange, LedgerRow, MappingKey, Reason,
+    AuditEntry, AuditOutcome, Claim, Concerns, Enforcement, GrantKey, GrantState, IntentAction, LedgerChange,
+    LedgerRow, MappingKey, Reason,
 };
 use crate::plan::counts::CountedAs;
-use crate::plan::{Cause, Step, grounds};
+use crate::plan::{Cause, Step, grounds, spelling};
 
 use super::{Claims, Planner};
 
@@ -26,6 +27,9 @@ impl Planner<'_> {
             grounds::retain(row);
         }
         self.respell(&mut row);
+        // Of somebody else's grants under several spellings, each one that is left may be that of the person.
+        let theirs = row.state != GrantState::Owned && row.intent.is_none();
+        let present = present || theirs && (self.lingers(&row) || row.left_at.is_some() && self.may_return(&row));
         let tombstones = if row.state == GrantState::Owned { self.tombstones(&row) } else { BTreeSet::new() };
         match (row.state, present || !tombstones.is_empty()) {
             (GrantState::Owned, true) if orphan => {
@@ -46,16 +50,16 @@ impl Planner<'_> {
                 self.candidates.push(Step::new(IntentAction::Revoke, cause, row, restore, tombstones));
             }
             (_, true) => {
-                let mappings: BTreeSet<MappingKey> = row.claims.iter().map(|claim| claim.mapping.clone()).collect();
-                for spelling in row.spellings().filter(|spelling| self.live.has(spelling)) {
-                    if let Some(claim) = row.claims.first() {
-                        self.remained_for.insert(spelling.clone(), claim.subject);
-                    }
-                    self.remains.push((spelling, mappings.clone()));
-                }
-                if self.left(&row) {
+                if self.left(&mut row) {
                     self.leave(base, row);
                 } else {
+                    let mappings: BTreeSet<MappingKey> = row.claims.iter().map(|claim| claim.mapping.clone()).collect();
+                    for spelling in row.spellings().filter(|spelling| self.live.has(spelling)) {
+                        if let Some(claim) = row.claims.first() {
+                            self.remained_for.insert(spelling.clone(), claim.subject);
+                        }
+                        self.remains.push((spelling, mappings.clone()));
+                    }
                     let entry = self.remains(&row, Reason::GrantRemains);
                     self.gone(base, &row, LedgerChange::Remove(row.grant.clone()), Some(entry));
                 }
@@ -73,13 +77,28 @@ impl Planner<'_> {
         }
     }
 
-    /// True when everybody for whom the grant was wanted has left, and their mappings are still there to report it.
-    fn left(&self, row: &LedgerRow) -> bool {
-        let ended = |claim: &Claim| {
-            matches!(self.inputs.desired.enforcements.get(&claim.mapping), Some(Enforcement::Ended { .. }))
-        };
-        let left = |claim: &Claim| self.inputs.leavers.contains(&claim.subject) && !ended(claim);
-        !row.claims.is_empty() && row.claims.iter().all(left)
+    /// True when a spelling of the grant is in the policy.
+    fn lingers(&self, row: &LedgerRow) -> bool {
+        row.spellings().any(|spelling| self.live.has(&spelling))
+    }
+
+    /// True when the account was deleted and its grant comes back with it, should it be restored.
+    fn may_return(&self, row: &LedgerRow) -> bool {
+        !spelling::tombstones(row, self.live, Some(&BTreeSet::new())).is_empty()
+    }
+
+    /// True when everybody for whom the grant was wanted has left. Claims of mappings that no longer reach the document
+    /// with the role are dropped: nobody would see the report.
+    fn left(&self, row: &mut Arc<LedgerRow>) -> bool {
+        let reached = |claim: &Claim| self.inputs.desired.reaches(&claim.mapping, &row.grant.role);
+        let claims: BTreeSet<Claim> = row.claims.iter().filter(|claim| reached(claim)).cloned().collect();
+        let left = !claims.is_empty() && claims.iter().all(|claim| self.inputs.leavers.contains(&claim.subject));
+        if left && claims.len() < row.claims.len() {
+            let row = Arc::make_mut(row);
+            row.claims = claims;
+            grounds::retain(row);
+        }
+        left
     }
 
     /// Keeps the row of a grant that somebody else made, so that the access of those who left is reported as long as it
@@ -92,8 +111,14 @@ impl Planner<'_> {
         (left.acknowledged_at, left.verified_at, left.revoking_since) = (None, None, None);
         left.held = false;
         left.left_at.get_or_insert(self.inputs.now);
-        self.left.insert(row.grant.clone());
-        self.staying.push(row.clone());
+        let concerns = Concerns {
+            mappings: row.claims.iter().map(|claim| claim.mapping.clone()).collect(),
+            subject: row.claims.first().map(|claim| claim.subject),
+        };
+        let standing = row.spellings().filter(|spelling| self.live.has(spelling));
+        let there: Vec<GrantKey> =
+            standing.chain(spelling::tombstones(&row, self.live, Some(&BTreeSet::new()))).collect();
+        self.left.extend(there.into_iter().map(|grant| (grant, concerns.clone())));
         let change = LedgerChange::Put(LedgerRow::clone(&row));
         self.gone(base, &row, change, entry);
     }

@@ -161,6 +161,7 @@ proptest! {
             project_number: Some(&text),
             listing: Some(&listing),
             missing_permissions: &names,
+            untested_permissions: Some(&names),
             permissions_matter: true,
             orphaned: counts[0].unsigned_abs(),
             policies: PolicyCounts { in_sync: counts[0], drifted: counts[1], held: counts[2], failed: counts[3], frozen: 0 },

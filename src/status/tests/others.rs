@@ -33,6 +33,7 @@ fn target(listing: Option<&ListingOutcome>) -> TargetInput<'_> {
         project_number: Some("4242"),
         listing,
         missing_permissions: &[],
+        untested_permissions: Some(&[]),
         permissions_matter: false,
         policies: PolicyCounts { in_sync: 3, ..PolicyCounts::default() },
         drift: &[],

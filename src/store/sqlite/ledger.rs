@@ -332,6 +332,8 @@ pub(crate) fn documents(db: &Connection) -> Result<Vec<(DocumentKey, BTreeSet<Ma
 
 /// The documents on which a mapping holds claims.
 pub(crate) fn claimed_documents(db: &Connection, mapping: &MappingKey) -> Result<Vec<DocumentKey>, StoreError> {
-    let sql = "SELECT DISTINCT document FROM claims WHERE mapping = ? ORDER BY document";
+    // Of a grant that somebody else made, nothing has to be removed.
+    let sql = "SELECT DISTINCT document FROM claims JOIN grants USING (document, role, condition_hash, member_key) \
+        WHERE mapping = ? AND left_at IS NULL ORDER BY document";
     db.all("claims", sql, [mapping.to_string()], |columns| columns.parse())
 }

@@ -32,8 +32,8 @@ pub(super) fn reclaim(tx: &mut Transaction<'_>, spec: &StoredSpec) -> Result<(),
 /// Marks the claims of a mapping; returns the number of newly marked claims.
 pub(crate) fn mark(tx: &mut Transaction<'_>, mapping: &MappingKey) -> Result<u64, StoreError> {
     let mapping = mapping.to_string();
-    let sql = "SELECT document, count(*) FROM claims WHERE mapping = ? AND abandoned_at IS NULL \
-        GROUP BY document ORDER BY document";
+    let sql = "SELECT document, count(*) FROM claims JOIN grants USING (document, role, condition_hash, member_key) \
+        WHERE mapping = ? AND abandoned_at IS NULL AND left_at IS NULL GROUP BY document ORDER BY document";
     let documents: Vec<(DocumentKey, u64)> =
         tx.db.all("claims", sql, [&mapping], |columns| Ok((columns.parse()?, columns.count()?)))?;
     let mut marked = 0;
@@ -59,7 +59,10 @@ pub(crate) fn mark(tx: &mut Transaction<'_>, mapping: &MappingKey) -> Result<u64
         tx.audit(AuditDraft::of(entry).with_detail(json!({"claims": claims}).to_string()));
     }
     if marked > 0 {
-        let sql = "UPDATE claims SET abandoned_at = ? WHERE mapping = ? AND abandoned_at IS NULL";
+        let sql = "UPDATE claims SET abandoned_at = ? WHERE mapping = ? AND abandoned_at IS NULL AND NOT EXISTS \
+            (SELECT 1 FROM grants WHERE grants.document = claims.document AND grants.role = claims.role \
+                AND grants.condition_hash = claims.condition_hash AND grants.member_key = claims.member_key \
+                AND left_at IS NOT NULL)";
         tx.db.run(sql, params![tx.now_nanos(), mapping])?;
     }
     Ok(marked)

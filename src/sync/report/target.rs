@@ -1,6 +1,6 @@
 //! The status of a target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -41,6 +41,9 @@ pub(super) fn publish(inner: &Inner, name: &TargetName) {
         let Policies { counts: policies, drift, drift_tally, mut missing_permissions, unlisted, nearly_full } =
             policies(inner, &state, name, now);
         let mut permissions_matter = !missing_permissions.is_empty();
+        let untested: BTreeSet<String> =
+            memory.preflights.iter().flat_map(|project| &project.untested).cloned().collect();
+        let untested: Vec<String> = untested.into_iter().collect();
         for list in memory.listing.iter().flat_map(|listing| &listing.failed) {
             permissions_matter |= list.missing_permission.is_some() && matters(list, &view);
             missing_permissions.extend(list.missing_permission.clone());
@@ -51,6 +54,7 @@ pub(super) fn publish(inner: &Inner, name: &TargetName) {
         }
         let observed = inner.config.ceiling == Ceiling::Observe;
         permissions_matter &= !(observed && missing_permissions.iter().all(|one| is_for_writing(one)));
+        permissions_matter |= memory.preflights.is_empty();
         let listing =
             memory.listing.as_ref().map(|known| ListingOutcome { unlisted, ..listing(inner, &state, known, &view) });
         let overlapped_by = view.overlapped.values().next().map(TargetName::as_str);
@@ -65,6 +69,7 @@ pub(super) fn publish(inner: &Inner, name: &TargetName) {
                 project_number: None,
                 listing: listing.as_ref(),
                 missing_permissions: &missing_permissions,
+                untested_permissions: (!memory.preflights.is_empty()).then_some(untested.as_slice()),
                 permissions_matter,
                 orphaned,
                 policies,

@@ -240,6 +240,11 @@ impl CloudRun {
         self
     }
 
+    /// The time that a read may take.
+    pub(super) fn read_timeout(&self) -> Duration {
+        self.read_timeout
+    }
+
     /// The bases of the APIs.
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint

@@ -49,7 +49,8 @@ impl CloudRun {
     }
 
     async fn held(&self, url: Url, asked: &BTreeSet<&'static str>) -> Result<BTreeSet<&'static str>, GoogleError> {
-        let request = post(url, &Asked { permissions: asked })?;
+        let mut request = post(url, &Asked { permissions: asked })?;
+        *request.timeout_mut() = Some(self.read_timeout());
         let held: Held = self.call(Operation::TestPermissions, request).await?;
         Ok(asked.iter().copied().filter(|name| held.permissions.iter().any(|given| given == name)).collect())
     }
