@@ -7,8 +7,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::model::{
-    AuditEntry, AuditOutcome, Claim, Concerns, DesiredGrant, Enforcement, FreezeReason, GrantKey, GrantState, IntentAction,
-    LedgerChange, LedgerRow, Live, MappingKey, Reason, Subject,
+    AuditEntry, AuditOutcome, Claim, Concerns, DesiredGrant, Enforcement, FreezeReason, GrantKey, GrantState,
+    IntentAction, LedgerChange, LedgerRow, Live, MappingKey, Reason, Subject,
 };
 
 use super::counts::{CountedAs, CountedGrant};

@@ -11,7 +11,7 @@ use crate::api::RoleMappingStatus;
 use crate::api::condition::kind;
 use crate::model::{
     AuditOutcome, Claim, DirectoryChange, DocumentKey, GrantKey, GrantState, GroupFacts, GroupId, LedgerRow,
-    MappingKey, ProviderName, Subject, UserId,
+    MappingKey, ProviderName, Reason, Subject, UserId,
 };
 use crate::plan::{PRINCIPAL_RESPELLED, RESOURCE_RECREATED};
 use crate::store::{AuditRow, Decision};
@@ -101,7 +101,11 @@ impl Simulation {
         for (name, status) in
             process.engine.targets().into_iter().filter_map(|name| Some((name.clone(), process.cache.target(&name)?)))
         {
-            if is_true(&status.conditions, kind::PERMISSIONS_VALID) != status.missing_permissions.is_empty() {
+            let is_tested =
+                |one: &Condition| one.type_ == kind::PERMISSIONS_VALID && one.reason != Reason::Progressing.word();
+            let tested = status.conditions.iter().any(is_tested);
+            if is_true(&status.conditions, kind::PERMISSIONS_VALID) != (tested && status.missing_permissions.is_empty())
+            {
                 self.problems.push(format!("{name}: PermissionsValid contradicts {:?}", status.missing_permissions));
             }
             let failed = status.policies.map_or(0, |policies| policies.failed);

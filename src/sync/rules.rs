@@ -33,7 +33,8 @@ impl DocumentRules {
         match difference.kind {
             DriftKind::PublicPrincipal => !ignored(),
             DriftKind::GrantUnexpected | DriftKind::Tombstone => self.unexpected == Unexpected::Report && !ignored(),
-            DriftKind::GrantMissing
+            DriftKind::LeaverHasForeignGrant
+            | DriftKind::GrantMissing
             | DriftKind::ConditionChanged
             | DriftKind::TargetRecreated
             | DriftKind::GrantRemains
