@@ -18,6 +18,17 @@ pub(crate) enum Subject {
     Group(GroupId),
 }
 
+impl Subject {
+    /// The id.
+    #[must_use]
+    pub(crate) fn id(self) -> uuid::Uuid {
+        match self {
+            Self::User(id) => id.0,
+            Self::Group(id) => id.0,
+        }
+    }
+}
+
 /// One reason for a grant: this mapping wants it for this subject. A grant is removed when its last claim ends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Claim {

@@ -224,6 +224,9 @@ reasons! {
     DriftReported:
         "somebody else removed a grant; `onMissing: Report` leaves it removed",
         "set `onMissing: Revert`, or remove the grant from the mapping";
+    Contested:
+        "a grant of rolecall was taken away and made again several times within minutes, so it is made again ever more rarely",
+        "find out which other controller or script writes the policy, and let only one of the two manage the grant";
     Reverted: "somebody else removed a grant; it was granted again", "find out who edits the policy by hand";
     ForeignMembers: "the policy has members that rolecall neither granted nor wants; they are kept", "";
     GrantRemains:

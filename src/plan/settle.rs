@@ -160,10 +160,7 @@ impl Context {
 }
 
 fn subject_id(subject: Subject) -> String {
-    match subject {
-        Subject::User(id) => id.to_string(),
-        Subject::Group(id) => id.to_string(),
-    }
+    subject.id().to_string()
 }
 
 impl Plan {

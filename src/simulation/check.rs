@@ -37,6 +37,11 @@ pub(super) fn shown(row: &AuditRow) -> String {
     )
 }
 
+/// True when `Drifted` reports a contest, which outlives a start. The counts do not.
+fn is_contested(conditions: &[Condition]) -> bool {
+    conditions.iter().any(|one| one.type_ == kind::DRIFTED && Reason::Contested.word() == one.reason)
+}
+
 fn is_true(conditions: &[Condition], type_: &str) -> bool {
     conditions.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
 }
@@ -94,7 +99,7 @@ impl Simulation {
                 self.problems.push(format!("{key}: Ready=True of a partial result: {grants:?}"));
             }
             let drift = status.drift.clone().unwrap_or_default();
-            if is_true(&status.conditions, kind::DRIFTED) && drift.is_empty() {
+            if is_true(&status.conditions, kind::DRIFTED) && drift.is_empty() && !is_contested(&status.conditions) {
                 self.problems.push(format!("{key}: Drifted=True without drift"));
             }
         }
@@ -113,7 +118,8 @@ impl Simulation {
                 self.problems.push(format!("{name}: Ready=True of {failed} failed policies"));
             }
             let counts = status.drift_counts.unwrap_or_default();
-            if is_true(&status.conditions, kind::DRIFTED) == counts.is_empty() && counts.reverted == 0 {
+            let contested = is_contested(&status.conditions);
+            if is_true(&status.conditions, kind::DRIFTED) == counts.is_empty() && counts.reverted == 0 && !contested {
                 self.problems.push(format!("{name}: Drifted contradicts {counts:?}"));
             }
         }

@@ -1,5 +1,7 @@
 //! Steps outside of rolecall and its users: edits by somebody else, resources that come and go, and faults.
 
+use std::time::Duration;
+
 use super::driver::Simulation;
 use super::facts::{ROLES, SERVICES, address, document, grant, role};
 use super::steps::ADDRESSES;
@@ -25,6 +27,22 @@ impl Simulation {
                     self.add_by_hand(&on, &grant);
                 }
             }
+        }
+    }
+
+    /// Somebody takes a grant away as often as it is made again.
+    pub(super) async fn take_away_again_and_again(&mut self) {
+        let documents = self.target.documents();
+        let Some(on) = self.chance.pick(&documents) else { return };
+        let there: Vec<GrantKey> = self.target.grants(&on).into_iter().collect();
+        let Some(grant) = self.chance.pick(&there) else { return };
+        for _ in 0..3 + self.chance.below(4) {
+            if self.target.grants(&on).contains(&grant) {
+                self.say(format!("somebody takes {} away from {} again", grant.member, on.short()));
+                self.target.edit(&on, |grants| drop(grants.remove(&grant)));
+            }
+            let seconds = 30 + self.chance.below(120) as u64;
+            self.pass(Duration::from_secs(seconds)).await;
         }
     }
 

@@ -26,7 +26,8 @@ impl Simulation {
         match self.chance.below(100) {
             0..40 => self.change_directory().await,
             40..58 => self.change_resources(),
-            58..70 => self.edit_by_hand(),
+            58..68 => self.edit_by_hand(),
+            68..70 => self.take_away_again_and_again().await,
             70..76 => self.change_services(),
             76..86 => self.change_faults(),
             _ => self.change_processes().await,

@@ -105,6 +105,7 @@ pub(crate) fn needs_a_person(word: Reason) -> bool {
             | Reason::MemberRefused
             | Reason::ForeignMemberRejected
             | Reason::PolicyFull
+            | Reason::Contested
             | Reason::PolicyRefused
             | Reason::PrincipalTypeMismatch
             | Reason::DeniedByOrgPolicy

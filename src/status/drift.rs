@@ -27,6 +27,8 @@ pub(crate) struct Reversions {
 pub(crate) struct DriftTally {
     /// Number of differences by kind.
     pub(crate) kinds: BTreeMap<DriftKind, u64>,
+    /// Number of grants that somebody else keeps taking away.
+    pub(crate) contested: u64,
     /// Number of grants that were granted again since the start.
     pub(crate) reverted: u64,
     /// Those of the last hour.
@@ -42,6 +44,7 @@ impl DriftTally {
             let count = self.kinds.entry(*kind).or_default();
             *count = count.saturating_add(*n);
         }
+        self.contested = self.contested.saturating_add(other.contested);
         self.reverted = self.reverted.saturating_add(other.reverted);
         self.recently.grants = self.recently.grants.saturating_add(other.recently.grants);
         self.recently.times = self.recently.times.saturating_add(other.recently.times);
@@ -79,6 +82,10 @@ impl DriftTally {
         let reverted_until = shown(self.recently.last);
         let recreated_until = shown(self.recreated_at);
         let mut parts: Vec<(Reason, String)> = Vec::new();
+        if self.contested > 0 {
+            let fact = plural(self.contested, "grant keeps", "grants keep");
+            parts.push((Reason::Contested, format!("{fact} being taken away by somebody else")));
+        }
         for kind in DriftKind::ALL {
             let n = self.of(kind);
             if n > 0 && (kind != DriftKind::TargetRecreated || recreated_until.is_some()) {

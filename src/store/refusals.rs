@@ -2,9 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::sqlite::refusals;
 use super::{Store, StoreError};
-use crate::model::{DocumentKey, Refusal, RefusalKey, WriteBudget};
+use crate::model::{DocumentKey, Refusal, RefusalKey, Role, WriteBudget};
+
+/// A grant that was found missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Loss {
+    /// The document.
+    pub(crate) document: DocumentKey,
+    /// The role.
+    pub(crate) role: Role,
+    /// The id of the first subject that it was claimed for.
+    pub(crate) subject: String,
+    /// The time at which it was found.
+    pub(crate) at: Timestamp,
+}
 
 impl Store {
     /// All refusals.
@@ -21,6 +36,11 @@ impl Store {
             return Ok(());
         }
         self.commit_leading(move |tx| refusals::change(tx, &put, &remove)).await
+    }
+
+    /// The grants that were found missing since this time, oldest first, by document, role and id of the subject.
+    pub(crate) async fn losses_since(&self, since: Timestamp) -> Result<Vec<Loss>, StoreError> {
+        self.read(move |db| refusals::losses_since(db, since)).await
     }
 
     /// The budgets that have been used in part.

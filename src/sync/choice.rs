@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use super::Inner;
 use super::additions::Additions;
 use super::bisect::{Bisection, Next};
+use super::contests::Contests;
 use super::lanes::Lane;
 use super::refusals::{Refusals, refusal_key};
-use super::state::State;
+use super::state::{DocumentState, State};
 use crate::catalog::Ceiling;
 use crate::model::{DocumentKey, GrantKey, RefusalKey, WriteBudget};
 use crate::plan::{Cause, Plan, Step};
@@ -60,7 +61,7 @@ pub(super) struct Choice {
     pub(crate) removals: Option<BTreeSet<GrantKey>>,
     /// Time after which to try refused removals again.
     pub(crate) removals_wait: Option<Duration>,
-    /// Additions that are left out because Google refuses them.
+    /// Additions that are left out because Google refuses them, or because somebody else keeps taking them away.
     pub(crate) refused: BTreeSet<GrantKey>,
     /// Additions that are not suspected.
     pub(super) addable: BTreeSet<GrantKey>,
@@ -142,7 +143,11 @@ pub(super) fn choose(inner: &Inner, document: &DocumentKey, plan: &Plan, admitte
     let mut state = inner.state();
     // Each round isolates something more; the number of rounds is bounded by the additions.
     loop {
-        if let Some(choice) = choose_once(&mut state, document, plan, Moment { now, at, open, admitted }) {
+        if let Some(mut choice) = choose_once(&mut state, document, plan, Moment { now, at, open, admitted }) {
+            let contests = &state.document(document).contests;
+            let held = plan.add.iter().filter_map(|step| contests.held(step, at)).min();
+            let wait = held.and_then(|until| Duration::try_from(until.duration_since(at)).ok());
+            choice.wait = [choice.wait, wait].into_iter().flatten().min();
             return choice;
         }
     }
@@ -163,20 +168,19 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
     let Moment { now, open, admitted, .. } = moment;
     state.document(document);
     let State { refusals, documents, .. } = state;
-    let memory = documents.get_mut(document)?;
-    let due = memory.removals.due(plan, now);
-    let additions = &mut memory.additions;
+    let DocumentState { additions, contests, removals, .. } = documents.get_mut(document)?;
+    let due = removals.due(plan, now);
     let withheld = refusals.withheld(document, plan.add.iter());
     additions.report(refusals, plan, &withheld);
-    let addable: BTreeSet<GrantKey> =
-        plan.add.iter().map(Step::grant).filter(|grant| !withheld.contains_key(*grant)).cloned().collect();
+    let (contested, addable) = addable(plan, &withheld, contests, moment.at);
     let members = addable.iter().map(|grant| grant.member.clone()).collect();
     let waits = refusals.must_wait(document, &members, now);
     let foreign =
         additions.foreign.as_ref().filter(|foreign| foreign.revision == plan.read().revision && now < foreign.until);
-    let blocked =
-        !open || waits || !withheld.is_empty() || additions.apart || additions.bisection.is_some() || foreign.is_some();
-    let mut choice = Choice { refused: withheld.keys().cloned().collect(), addable, waits, ..Choice::nothing() };
+    let left_out = !withheld.is_empty() || !contested.is_empty();
+    let blocked = !open || waits || left_out || additions.apart || additions.bisection.is_some() || foreign.is_some();
+    let refused = withheld.keys().chain(&contested).cloned().collect();
+    let mut choice = Choice { refused, addable, waits, ..Choice::nothing() };
     choice.removals_wait = due.wait;
     let partly = due.grants.len() < plan.remove.len();
     choice.removals = partly.then(|| due.grants.clone());
@@ -231,7 +235,10 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
         additions.settled();
         refusals.release(document);
         probe(additions, refusals, document, &withheld, &mut choice, moment);
-        choice.write_besides(plan);
+        // A grant that was taken away again is not worth a write that only proves it.
+        if contested.is_empty() || plan.follows_unknown() {
+            choice.write_besides(plan);
+        }
         return Some(choice);
     }
     choice.what = if blocked || partly { What::Additions } else { What::AsPlanned };
@@ -253,6 +260,20 @@ fn together<'p>(
     let instead: BTreeSet<&GrantKey> = removed.flat_map(|step| &step.replaced_by).collect();
     let again = plan.add.iter().filter(|step| step.cause == Cause::Respelled || instead.contains(step.grant()));
     again.map(Step::grant).filter(|grant| may(grant)).cloned().collect()
+}
+
+/// The additions that somebody else keeps taking away, and those that nothing keeps from being written.
+fn addable(
+    plan: &Plan,
+    withheld: &BTreeMap<GrantKey, RefusalKey>,
+    contests: &Contests,
+    at: Timestamp,
+) -> (BTreeSet<GrantKey>, BTreeSet<GrantKey>) {
+    let (contested, others): (Vec<&Step>, Vec<&Step>) =
+        plan.add.iter().partition(|step| contests.held(step, at).is_some());
+    let contested = contested.into_iter().map(|step| step.grant().clone()).collect();
+    let others = others.into_iter().map(Step::grant).filter(|grant| !withheld.contains_key(*grant)).cloned();
+    (contested, others.collect())
 }
 
 /// The next write of a bisection, unless the budget of this hour is used up.

@@ -69,6 +69,7 @@ impl DocumentState {
         }
         let words = |text: &str| quoted(inner, state, text);
         failures.extend(refused_additions(&self.additions.refused, document, key, &words));
+        failures.extend(self.contested(key));
         if let Some(unresolved) = &self.additions.unresolved
             && let Some(count) = unresolved.mappings.get(key)
         {
@@ -118,6 +119,20 @@ fn take_out(foreign: &Foreign, document: &DocumentKey, shown: impl Fn(&MemberKey
         .collect();
     let by = if commands.is_empty() { String::new() } else { format!(", for example with {}", commands.join(", ")) };
     format!("; it named {}{more}{by}; `rolecall status --show-principals` has the names", named.join(", "))
+}
+
+impl DocumentState {
+    /// The contested grants of one mapping that are missing now.
+    fn contested(&self, key: &MappingKey) -> Option<Failure> {
+        let missing = self.claim_counts.get(key).is_some_and(|counts| counts.failed > 0);
+        let since = self.contests.contested(Some(key)).min().filter(|_| missing)?;
+        let contested = self.contests.contested(Some(key)).count();
+        let message = match contested {
+            1 => "a grant keeps being taken away by somebody else".to_owned(),
+            n => format!("{n} grants keep being taken away by somebody else"),
+        };
+        Some(Failure { reason: Reason::Contested, message, since })
+    }
 }
 
 /// The refused additions of one mapping, one sentence per reason.

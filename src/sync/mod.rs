@@ -15,6 +15,7 @@ mod answer;
 mod apply;
 mod bisect;
 mod choice;
+mod contests;
 mod discovery;
 mod drift;
 mod error;
@@ -200,6 +201,11 @@ impl Engine {
         inner.state().refusals.load(refusals, budgets);
         let drift = inner.store.drift().await?;
         inner.state().restore_drift(drift);
+        let since = inner.clock.now().saturating_sub(contests::WINDOW).unwrap_or(jiff::Timestamp::MIN);
+        for loss in inner.store.losses_since(since).await? {
+            let mut state = inner.state();
+            state.document(&loss.document).contests.restore((loss.role, loss.subject), loss.at);
+        }
         let before_nesting = inner.store.before_nesting().await?;
         let ended_at = inner.store.ended_at().await?;
         {

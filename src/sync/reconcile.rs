@@ -35,6 +35,14 @@ use crate::target::{Backoff, ErrorClass, Snapshot, TargetError};
 /// Number of times that one reconcile reads and plans again after a conflict, before the document is enqueued again.
 const CONFLICTS: u32 = 6;
 
+/// Between the reconciles of a document that somebody else keeps changing. Each of them writes once: it must not use up
+/// the quota of its region.
+const CONTENDED: Backoff = Backoff { cap: Duration::from_mins(1), ..Backoff::FAILURE };
+
+/// The same while somebody should lose access there.
+const CONTENDED_REMOVAL: Backoff =
+    Backoff { floor: Duration::from_secs(2), base: Duration::from_secs(4), cap: Duration::from_secs(20) };
+
 /// Outcome of a reconcile, for the queue and for the status.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one pass, each read once by its name")]
 pub(super) struct ReconcileOutcome {
@@ -172,7 +180,9 @@ pub(super) async fn run(inner: &Inner, document: &DocumentKey, lane: Lane) -> Re
     };
     let mut reconciled = ReconcileOutcome::new(trigger);
     reconciled.removals = lane == Lane::Removal;
-    match attempt(inner, document, &mut reconciled).await {
+    // A document that conflicted last time has not become easier to write by waiting.
+    let most = if failures == 0 { CONFLICTS } else { 1 };
+    match attempt(inner, document, most, &mut reconciled).await {
         Ok(()) => {
             inner.metrics.syncs.inc([if reconciled.written { "Written" } else { "Unchanged" }]);
         }
@@ -215,7 +225,7 @@ fn back_off(reconciled: &mut ReconcileOutcome, error: &EngineError, failures: u3
         }
         EngineError::Target(error) if error.is_not_found() => (REFUSED, REFUSED),
         EngineError::Target(error) if error.class() == ErrorClass::Definitive => (REMOVAL_REFUSED, REFUSED),
-        EngineError::Target(error) if error.is_conflict() => (Backoff::CONFLICT, Backoff::CONFLICT),
+        EngineError::Target(error) if error.is_conflict() => (CONTENDED_REMOVAL, CONTENDED),
         EngineError::StaleRead => (STALE, STALE),
         _ => (REMOVAL, Backoff::FAILURE),
     };
@@ -223,7 +233,12 @@ fn back_off(reconciled: &mut ReconcileOutcome, error: &EngineError, failures: u3
         [reconciled.removals.then(|| removal.delay(failures, random)), Some(addition.delay(failures, random))];
 }
 
-async fn attempt(inner: &Inner, document: &DocumentKey, reconciled: &mut ReconcileOutcome) -> Result<(), EngineError> {
+async fn attempt(
+    inner: &Inner,
+    document: &DocumentKey,
+    most: u32,
+    reconciled: &mut ReconcileOutcome,
+) -> Result<(), EngineError> {
     let mut attempt = 0;
     loop {
         let Some(mut prepared) = prepare(inner, document, reconciled).await? else { return Ok(()) };
@@ -236,7 +251,7 @@ async fn attempt(inner: &Inner, document: &DocumentKey, reconciled: &mut Reconci
         };
         match written {
             Written::Acknowledged | Written::Held(_) => return Ok(()),
-            Written::Conflict(error) if attempt + 1 == CONFLICTS => return Err(error.into()),
+            Written::Conflict(error) if attempt + 1 == most => return Err(error.into()),
             Written::Conflict(_) => {}
             Written::Failed(error) => return Err(error),
         }

@@ -223,6 +223,7 @@ fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
 }
 
 fn gauges(inner: &Inner) {
+    let mut contested = 0;
     let (mut counts, mut lost, mut foreign, mut unowned, mut held) = (BTreeMap::new(), 0, 0, 0, [0, 0]);
     let frozen_mappings = {
         let state = inner.state();
@@ -230,6 +231,7 @@ fn gauges(inner: &Inner) {
         let mut drift = DriftTally::default();
         let (mut fullest, mut nearly_full) = (0, 0);
         for (document, memory) in &state.documents {
+            contested += memory.contests.contested(None).count();
             let tally = memory.drift.tally(None, &state.reported(document), inner.clock.now());
             *counts.entry(memory.health(frozen.contains(document), !tally.kinds.is_empty())).or_insert(0) += 1;
             drift.add(&tally);
@@ -259,6 +261,7 @@ fn gauges(inner: &Inner) {
         inner.metrics.documents.set([health.word()], counts.get(&health).copied().unwrap_or(0));
     }
     inner.metrics.frozen_mappings.set([], frozen_mappings);
+    inner.metrics.drift_members.set(["contested"], contested);
     inner.metrics.drift_members.set(["lost"], lost);
     inner.metrics.drift_members.set(["foreign"], foreign);
     inner.metrics.drift_members.set(["unowned"], unowned);

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::additions::Additions;
 use super::apply::ObjectProblem;
+use super::contests::Contests;
 use super::drift::Drift;
 use super::error::EngineError;
 use super::fair::Share;
@@ -140,6 +141,8 @@ pub(super) struct DocumentState {
     pub(crate) lags: BTreeMap<MappingKey, (SignedDuration, Timestamp)>,
     /// Differences between the document and what is wanted.
     pub(crate) drift: Drift,
+    /// Grants that somebody else keeps taking away.
+    pub(crate) contests: Contests,
     /// The counts of the last reconcile.
     pub(crate) claim_counts: BTreeMap<MappingKey, ClaimCounts>,
     /// Since when the guard holds something.
@@ -591,10 +594,16 @@ impl State {
         };
         memory.forbidden_since = if outcome.forbidden.is_empty() { None } else { memory.forbidden_since.or(Some(now)) };
         memory.forbidden = outcome.forbidden;
+        memory.drift.version += u64::from(memory.contests.expire(now));
         if let Some(plan) = outcome.plan {
+            if matches!(outcome.outcome, Some(CallOutcome::Acknowledged { .. })) {
+                memory.contests.reverted(&plan, now);
+            }
             memory.held_since = if plan.held.is_empty() { None } else { memory.held_since.or(Some(now)) };
             memory.claim_counts = plan.counts(outcome.outcome.as_ref());
             let acknowledged = matches!(&outcome.outcome, Some(CallOutcome::Acknowledged { .. }));
+            let counts = &memory.claim_counts;
+            memory.contests.retain(|mapping| counts.get(mapping).is_some_and(|counts| counts.desired > 0));
             for (grant, _) in plan.reverted(outcome.outcome.as_ref()) {
                 tracing::warn!(
                     target.document = %key, role = %grant.role,

@@ -113,6 +113,25 @@ struct Call {
     changes: Changes,
 }
 
+/// A quota of calls per minute: a bucket that is full after a minute without calls.
+#[derive(Debug)]
+struct Bucket {
+    per_minute: u32,
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn takes(&mut self, at: Instant) -> bool {
+        let most = f64::from(self.per_minute);
+        let gained = at.saturating_duration_since(self.at).as_secs_f64() * most / 60.0;
+        (self.tokens, self.at) = ((self.tokens + gained).min(most), at);
+        let takes = self.tokens >= 1.0;
+        self.tokens -= f64::from(u8::from(takes));
+        takes
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     documents: BTreeMap<DocumentKey, Document>,
@@ -133,8 +152,8 @@ struct State {
     /// Permissions that single resources give.
     given: BTreeSet<(DocumentKey, String)>,
     unlisted: BTreeSet<DocumentKey>,
-    /// Largest number of writes per minute, the number in the current minute, and its start.
-    quota: Option<(u32, u32, Instant)>,
+    /// The bucket of writes, as Google has one for each project and region.
+    quota: Option<Bucket>,
     trace: Option<Vec<(Instant, String)>>,
 }
 
@@ -243,7 +262,8 @@ impl Scripted {
 
     /// Sets the number of writes accepted per minute; none: any number.
     pub(crate) fn allow_writes(&self, per_minute: Option<u32>) {
-        self.state().quota = per_minute.map(|most| (most, 0, Instant::now()));
+        let full = |per_minute: u32| Bucket { per_minute, tokens: f64::from(per_minute), at: Instant::now() };
+        self.state().quota = per_minute.map(full);
     }
 
     /// Records every call from now on.
@@ -479,15 +499,13 @@ impl State {
         if let Some(rule) = self.rules.iter().find(refuses) {
             return Err(rule.error());
         }
-        if let Some((most, used, since)) = &mut self.quota {
-            if at.duration_since(*since) >= Duration::from_mins(1) {
-                (*used, *since) = (0, at);
-            }
-            *used += 1;
-            if used > most {
-                let retry_after = Some(Duration::from_secs(10));
-                return Err(error(ErrorKind::Throttled { retry_after, per_minute: None }, Reason::QuotaExceeded));
-            }
+        if let Some(bucket) = &mut self.quota
+            && !bucket.takes(at)
+        {
+            // Some quotas say what they are, some when to call again.
+            let retry_after = (bucket.per_minute % 2 == 0).then(|| Duration::from_secs(10));
+            let per_minute = Some(bucket.per_minute).filter(|most| *most > 2);
+            return Err(error(ErrorKind::Throttled { retry_after, per_minute }, Reason::QuotaExceeded));
         }
         let (live, new, gone) = self.change(document, |grants| *grants = after).ok_or_else(absent)?;
         if let Some(document) = self.documents.get_mut(document) {

@@ -503,7 +503,7 @@ impl Metrics {
                 drift_members: area.gauges(
                     "drift_members",
                     ["kind"],
-                    "Members that somebody else changed, by kind: `lost` (granted by rolecall, missing), `foreign` (neither granted nor wanted), `unowned` (wanted, granted by somebody else)",
+                    "Members that somebody else changed, by kind: `lost` (granted by rolecall, missing), `foreign` (neither granted nor wanted), `unowned` (wanted, granted by somebody else), `contested` (granted again several times within minutes)",
                 ),
                 drift: area.gauges(
                     "drift",

@@ -231,3 +231,71 @@ async fn quota_that_begins_in_the_middle_of_a_backlog() {
     have(&fixture, &services, Duration::from_mins(2), &["alice"]).await;
     compare("a quota that begins late", &fixture, begun, 200 - before, allowed(200 - before, 120, 120));
 }
+
+/// Calls about the policy of a service since `since`: reads and writes.
+fn calls(fixture: &Fixture, since: Timestamp, service: &str) -> [usize; 2] {
+    let of = |verb: &str| {
+        let path = format!("/services/{service}:{verb}");
+        fixture.emulator.journal().iter().filter(|call| call.time >= since && call.path.ends_with(&path)).count()
+    };
+    [of("getIamPolicy"), of("setIamPolicy")]
+}
+
+#[tokio::test]
+async fn policy_that_always_conflicts_costs_few_calls_and_delays_nobody() {
+    let (fixture, scim) = installed(3, 0).await;
+    let services = names("a", 3);
+    let lea = scim.create_user("lea@example.com").await;
+    scim.create_group("a", &[&lea]).await;
+    have(&fixture, &services, Duration::from_mins(1), &["lea"]).await;
+    let conflict =
+        json!({"match": {"pathRegex": "/services/a001:setIamPolicy"}, "action": {"type": "error", "status": 409}});
+    fixture.fault(conflict).await;
+    let since = now();
+    scim.set_active(&lea, false).await;
+    have(&fixture, &["a000".to_owned(), "a002".to_owned()], Duration::from_secs(10), &[]).await;
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    let calls = calls(&fixture, since, "a001");
+    println!("measured: a policy that always conflicts: {calls:?} reads and writes in 40 s");
+    assert!(calls[0] <= 20 && calls[1] <= 20, "{calls:?}");
+    assert!(calls[1] >= 7, "the removal is still tried: {calls:?}");
+    fixture.clear_faults().await;
+    have(&fixture, &services, Duration::from_secs(30), &[]).await;
+}
+
+#[tokio::test]
+async fn grant_that_somebody_takes_away_again_and_again_is_contested_and_made_again_ever_more_rarely() {
+    let mut manifests = base();
+    manifests.push(("a.yaml", mapping_in("checkout", "a", "a", &["services/a*"])));
+    let mut fixture = Fixture::prepare(&manifests).await;
+    fixture.create_services("shop-dev", &["a000"]).await;
+    fixture.run().await;
+    let scim = fixture.scim("okta", TOKEN);
+    let (lea, bob) = (scim.create_user("lea@example.com").await, scim.create_user("bob@example.com").await);
+    scim.create_group("a", &[&lea, &bob]).await;
+    let service = ["a000".to_owned()];
+    have(&fixture, &service, Duration::from_secs(30), &["bob", "lea"]).await;
+    for _ in 0..3 {
+        fixture.stranger_removes("a000", INVOKER, "user:lea@example.com").await;
+        have(&fixture, &service, Duration::from_secs(10), &["bob", "lea"]).await;
+    }
+    fixture.stranger_removes("a000", INVOKER, "user:lea@example.com").await;
+    let since = now();
+    for what in ["contested", "contested while it is missing"] {
+        fixture
+            .mapping_status("checkout/a", what, |s| {
+                has(s, "Drifted", "True", "Contested") && has(s, "Ready", "False", "Contested")
+            })
+            .await;
+    }
+    fixture.status_of_target("contested", |s| has(s, "Drifted", "True", "Contested")).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let [_, writes] = calls(&fixture, since, "a000");
+    assert!(writes <= 1, "{writes} writes although nothing may be made again");
+    // A restart does not begin anew.
+    fixture.restart().await;
+    fixture.mapping_status("checkout/a", "still contested", |s| has(s, "Drifted", "True", "Contested")).await;
+    // Removals are made at once.
+    scim.set_active(&bob, false).await;
+    have(&fixture, &service, Duration::from_secs(10), &[]).await;
+}

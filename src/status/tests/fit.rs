@@ -76,6 +76,7 @@ prop_compose! {
                 since: at,
             }];
             outcome.drift = DriftTally {
+                contested: 0,
                 kinds: BTreeMap::from([(DriftKind::GrantUnexpected, counts[1]), (DriftKind::GrantRemains, counts[2])]),
                 reverted: counts[0],
                 recently: Reversions { grants: counts[0], times: counts[1], last: Some(at) },

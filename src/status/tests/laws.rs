@@ -68,6 +68,7 @@ prop_compose! {
             }).collect(),
             unlisted,
             drift: DriftTally {
+                contested: 0,
                 kinds: [
                     (DriftKind::GrantRemains, counts.1),
                     (DriftKind::GrantUnexpected, counts.2),

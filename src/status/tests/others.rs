@@ -18,6 +18,7 @@ fn listing() -> ListingOutcome {
 
 fn target(listing: Option<&ListingOutcome>) -> TargetInput<'_> {
     static NONE: DriftTally = DriftTally {
+        contested: 0,
         kinds: BTreeMap::new(),
         reverted: 0,
         recently: Reversions { grants: 0, times: 0, last: None },
@@ -122,6 +123,7 @@ fn target_with_drift_lists_it_bounded() {
         })
         .collect();
     let tally = DriftTally {
+        contested: 0,
         kinds: BTreeMap::from([(DriftKind::GrantMissing, 1), (DriftKind::GrantUnexpected, 69)]),
         ..DriftTally::default()
     };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::Transaction;
@@ -9,6 +10,7 @@ use super::query::Query as _;
 use crate::model::{ConditionHash, DocumentKey, MemberKey, Refusal, RefusalKey, Role, WriteBudget};
 use crate::store::StoreError;
 use crate::store::encoding::nanos;
+use crate::store::refusals::Loss;
 
 /// Largest number of stored refusals. Further ones are discovered again after a restart.
 const MOST: i64 = 10_000;
@@ -62,6 +64,18 @@ pub(crate) fn change(tx: &mut Transaction<'_>, put: &[Refusal], remove: &[Refusa
         )?;
     }
     Ok(())
+}
+
+/// The grants that were found missing since this time. The trail is read from its end, since it has no index by time.
+pub(crate) fn losses_since(db: &Connection, since: Timestamp) -> Result<Vec<Loss>, StoreError> {
+    let sql = "SELECT document, role, subject, at FROM audit WHERE action = 'lost' \
+        AND seq > coalesce((SELECT seq FROM audit WHERE at < ? ORDER BY seq DESC LIMIT 1), 0) ORDER BY seq";
+    let damaged = |error: &dyn std::fmt::Display| StoreError::Damaged { what: "audit", problem: error.to_string() };
+    db.all("audit", sql, [nanos(since)], |columns| {
+        let document = columns.parse()?;
+        let role = Role::new(&columns.text()?).map_err(|error| damaged(&error))?;
+        Ok(Loss { document, role, subject: columns.text()?, at: columns.time()? })
+    })
 }
 
 /// The budgets that have been used in part.

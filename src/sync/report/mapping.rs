@@ -258,6 +258,7 @@ fn outcome(
     outcome.lag = memory.lags.get(key).map(|(took, at)| Lag { took: *took, at: *at });
     let reported = state.reported(document);
     outcome.drift = memory.drift.tally(Some(key), &reported, inner.clock.now());
+    outcome.drift.contested = memory.contests.contested(Some(key)).count() as u64;
     outcome.samples = memory
         .drift
         .of(Some(key), &reported)

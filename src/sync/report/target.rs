@@ -131,6 +131,7 @@ fn policies(inner: &Inner, state: &State, name: &TargetName, now: Timestamp) -> 
             DocumentHealth::Unread => {}
         }
         drift_tally.add(&tally);
+        drift_tally.contested += memory.contests.contested(None).count() as u64;
         for (key, difference) in memory.drift.of(None, &reported).take(SHOWN) {
             drift.insert((key.kind, document, key), difference);
             if drift.len() > SHOWN {
