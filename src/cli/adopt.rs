@@ -188,8 +188,7 @@ fn mappings(explanation: &Explanation, args: &AdoptArgs, mut names: BTreeSet<Str
                 let parts = [plain.as_str(), id.get(..len)?];
                 Some(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-"))
             });
-            let name = free.into_iter().find(|name| names.insert(name.clone())).unwrap_or(id);
-            name
+            free.into_iter().find(|name| names.insert(name.clone())).unwrap_or(id)
         } else {
             plain
         };

@@ -13,7 +13,7 @@ use crate::model::{
     AuditOutcome, Claim, DirectoryChange, DocumentKey, GrantKey, GrantState, GroupFacts, GroupId, LedgerRow,
     MappingKey, ProviderName, Reason, Subject, UserId,
 };
-use crate::plan::{PRINCIPAL_RESPELLED, RESOURCE_RECREATED};
+use crate::plan::{Cause, PRINCIPAL_RESPELLED, RESOURCE_RECREATED};
 use crate::store::{AuditRow, Decision};
 use crate::sync::Engine;
 use crate::target::scripted::{Origin, Write};
@@ -509,7 +509,9 @@ impl Simulation {
             return None;
         }
         let facts = self.facts();
-        if entry.grant.as_ref().is_some_and(|grant| facts.is_over(grant, entry.at)) {
+        // An end is of the role: it also ends what the mapping gave under another condition before.
+        let over = entry.reason.as_deref() == Some(Cause::Expired.reason()) && facts.any_is_over(entry.at);
+        if over || entry.grant.as_ref().is_some_and(|grant| facts.is_over(grant, entry.at)) {
             return None;
         }
         let stayed = |subject: &str| {

@@ -200,6 +200,11 @@ impl Facts {
         self.mappings.insert(key, mapping);
     }
 
+    /// True when some grant ended at this time or before.
+    pub(super) fn any_is_over(&self, now: Timestamp) -> bool {
+        self.ends.values().any(|end| *end <= now)
+    }
+
     /// True when the grant ended at this time or before.
     pub(super) fn is_over(&self, grant: &GrantKey, now: Timestamp) -> bool {
         self.ends.get(&grant.condition).is_some_and(|end| *end <= now)

@@ -180,8 +180,7 @@ fn choose_once(state: &mut State, document: &DocumentKey, plan: &Plan, moment: M
     let left_out = !withheld.is_empty() || !contested.is_empty();
     let blocked = !open || waits || left_out || additions.apart || additions.bisection.is_some() || foreign.is_some();
     let refused = withheld.keys().chain(&contested).cloned().collect();
-    let mut choice = Choice { refused, addable, waits, ..Choice::nothing() };
-    choice.removals_wait = due.wait;
+    let mut choice = Choice { refused, addable, waits, removals_wait: due.wait, ..Choice::nothing() };
     let partly = due.grants.len() < plan.remove.len();
     choice.removals = partly.then(|| due.grants.clone());
     let removed = || plan.remove.iter().filter(|step| due.grants.contains(step.grant()));

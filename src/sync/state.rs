@@ -22,7 +22,7 @@ use super::rules::TargetRules;
 use crate::api::{CloudRunTargetSpec, IdentityProviderSpec, RoleMappingSpec};
 use crate::catalog::{Catalog, Effects, Urgency};
 use crate::model::{
-    Capacity, Difference, DocumentKey, DriftChanges, DriftKey, DriftKind, FreezeReason, GroupId, MappingKey,
+    Capacity, Difference, DocumentKey, DriftChanges, DriftKey, DriftKind, FreezeReason, GroupId, Live, MappingKey,
     MappingPhase, MemberKey, ProviderName, Reason, ResourceKind, Seq, TargetName,
 };
 use crate::plan::{CallOutcome, ClaimCounts, Held, LimitExceeded, Plan};
@@ -526,6 +526,40 @@ impl State {
         unread(memory) || memory.is_some_and(|memory| memory.error.is_some() || memory.pending_since.is_some())
     }
 
+    /// Applies the result of a reconcile that found nothing wanted and nothing owned.
+    fn settle_idle(
+        &mut self,
+        key: &DocumentKey,
+        mut touched: BTreeSet<MappingKey>,
+        remaining: Option<&Live>,
+    ) -> BTreeSet<MappingKey> {
+        let memory = self.document(key);
+        touched.extend(memory.drift.remained_of().cloned());
+        memory.drift.idle(remaining);
+        let changes = memory.drift.take_unstored();
+        // Changes that arrived during the reconcile wait for the next one.
+        let waits = memory.take_trigger();
+        if memory.drift.has_remains() {
+            memory.found = None;
+            memory.error = None;
+            memory.pending_since = None;
+            memory.mappings.clear();
+        } else {
+            self.documents.remove(key);
+        }
+        if waits.is_some() {
+            self.document(key).note(&waits);
+        }
+        self.store_drift(key, changes);
+        self.link(key, &touched, false);
+        if self.catalog.reaching(key).next().is_some() {
+            self.idle.insert(key.clone());
+        } else {
+            self.idle.remove(key);
+        }
+        touched
+    }
+
     /// Applies the results of a reconcile. Returns the mappings whose status may have changed.
     pub(crate) fn settle_document(
         &mut self,
@@ -541,30 +575,7 @@ impl State {
         let mut touched = memory.mappings.clone();
         touched.append(&mut memory.planned);
         if outcome.idle {
-            touched.extend(memory.drift.remained_of().cloned());
-            memory.drift.idle(outcome.remaining.as_deref());
-            let changes = memory.drift.take_unstored();
-            // Changes that arrived during the reconcile wait for the next one.
-            let waits = memory.take_trigger();
-            if memory.drift.has_remains() {
-                memory.found = None;
-                memory.error = None;
-                memory.pending_since = None;
-                memory.mappings.clear();
-            } else {
-                self.documents.remove(key);
-            }
-            if waits.is_some() {
-                self.document(key).note(&waits);
-            }
-            self.store_drift(key, changes);
-            self.link(key, &touched, false);
-            if self.catalog.reaching(key).next().is_some() {
-                self.idle.insert(key.clone());
-            } else {
-                self.idle.remove(key);
-            }
-            return touched;
+            return self.settle_idle(key, touched, outcome.remaining.as_deref());
         }
         if let Some(error) = &outcome.error {
             memory.failures = memory.failures.saturating_add(1);
