@@ -433,14 +433,17 @@ impl Inner {
         self.ask_all().await
     }
 
-    /// Enqueues every document in the catalog or the ledger.
+    /// Enqueues every document in the catalog or the ledger, and those of which a status says that grants remain.
     async fn ask_all(&self) -> Result<(), StoreError> {
         let ledger = self.store.ledger_documents().await?;
-        let documents = self.state().catalog.documents();
+        let (documents, remaining) = {
+            let state = self.state();
+            (state.catalog.documents(), state.with_remains())
+        };
         let now = Instant::now();
         {
             let mut queue = self.queue();
-            for document in ledger.iter().map(|(document, _)| document).chain(&documents) {
+            for document in ledger.iter().map(|(document, _)| document).chain(&documents).chain(&remaining) {
                 queue.enqueue(document, Lane::Removal, Purpose::Look, now);
             }
         }

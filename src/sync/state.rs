@@ -336,6 +336,12 @@ impl State {
         }
     }
 
+    /// The documents in which grants remain that nobody wants any more.
+    pub(crate) fn with_remains(&self) -> Vec<DocumentKey> {
+        let remains = self.documents.iter().filter(|(_, memory)| memory.drift.has_remains());
+        remains.map(|(document, _)| document.clone()).collect()
+    }
+
     /// The documents that a target counts in its status.
     pub(crate) fn documents_of<'a>(
         &'a self,
