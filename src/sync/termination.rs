@@ -214,7 +214,11 @@ impl Inner {
         let mut state = self.state();
         state.mappings.remove(key);
         state.changed_mappings.insert(key.clone());
-        let _ = state.catalog.advance(key, PhaseEvent::ClaimsEnded);
+        // Nothing is planned for it any more; which kinds of resources are mapped may be fewer.
+        let effects = state.catalog.advance(key, PhaseEvent::ClaimsEnded);
+        state.changed_targets.extend(effects.targets);
+        drop(state);
+        self.changed.notify_one();
         Ok(())
     }
 
