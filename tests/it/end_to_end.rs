@@ -230,7 +230,7 @@ async fn mapping_outside_its_delegation_is_refused_and_the_delegated_part_works(
 #[tokio::test]
 async fn conflict_storm_converges() {
     let (fixture, scim) = checkout().await;
-    fixture.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 25}, "action": {"type": "error", "status": 409}})).await;
+    fixture.fault(json!({"match": {"method": "POST", "path": ":setIamPolicy", "count": 8}, "action": {"type": "error", "status": 409}})).await;
     let alice = scim.create_user("alice@example.com").await;
     scim.create_group("team-checkout", &[&alice]).await;
     fixture.members_become("checkout-api", INVOKER, &["user:alice@example.com"]).await;

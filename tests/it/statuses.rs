@@ -81,14 +81,15 @@ async fn public_principals_are_no_foreign_members_like_others() {
 #[tokio::test]
 async fn one_grant_that_flaps_is_one_grant() {
     let (fixture, _, _) = granted("").await;
-    for _ in 0..4 {
+    // Another time, and it is contested.
+    for _ in 0..2 {
         fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
         fixture.stranger_removes("checkout-api", INVOKER, ALICE).await;
     }
     fixture.members_become("checkout-api", INVOKER, &[ALICE]).await;
     let status = fixture
-        .mapping_status("checkout/team", "one grant, four times", |s| {
-            says(s, "Drifted", "True", "Reverted", "1 grant was") && says(s, "Drifted", "True", "Reverted", "4 times")
+        .mapping_status("checkout/team", "one grant, twice", |s| {
+            says(s, "Drifted", "True", "Reverted", "1 grant was") && says(s, "Drifted", "True", "Reverted", "2 times")
         })
         .await;
     assert_eq!(status["drift"]["reverted"], 1, "{status:#}");
