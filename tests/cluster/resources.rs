@@ -193,6 +193,7 @@ documents:
   - resources: ["jobs/*"]
     unexpected: Ignore
     ignore: ["user:*"]
+  - resources: ["services/*"]
 allow:
   - namespaces: {matchLabels: {team: checkout}}
     identityProviders: [entra]
