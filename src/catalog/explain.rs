@@ -46,14 +46,14 @@ pub(crate) struct Unexplained {
     pub(crate) others: usize,
 }
 
-/// How much of the policies is explained.
+/// The groups that explain grants, and the number of grants.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Explanation {
     /// The roles that each group has, and on which resources.
     pub(crate) groups: BTreeMap<Explained, BTreeMap<Role, BTreeSet<Named>>>,
     /// Number of grants, without those that rolecall made.
     pub(crate) grants: usize,
-    /// How many of them the groups explain.
+    /// Number of those that the groups explain.
     pub(crate) explained: usize,
     /// The others.
     pub(crate) unexplained: BTreeMap<(Named, Role), Unexplained>,

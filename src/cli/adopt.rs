@@ -35,7 +35,7 @@ Exit status: 0 all grants are explained, 1 some are not or no such target, 2 wro
 
 /// Number of policies that are read concurrently.
 const PARALLEL: usize = 8;
-/// How often a read is tried when Google asks for fewer requests.
+/// Largest number of repetitions of a read when Google asks for fewer requests.
 const TRIES: u32 = 20;
 /// The time between two tries when Google does not say how long to wait.
 const PAUSE: Duration = Duration::from_secs(5);

@@ -109,7 +109,7 @@ impl DriftKey {
     }
 }
 
-/// Whom a difference concerns.
+/// The mappings and the subject that a difference concerns.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Concerns {
     /// The mappings; empty: all that reach the document.
@@ -126,7 +126,7 @@ pub(crate) type Differences = BTreeMap<DriftKey, Concerns>;
 pub(crate) struct Difference {
     /// Time of the first observation.
     pub(crate) first_seen: Timestamp,
-    /// Whom it concerns.
+    /// The mappings and the subject that it concerns.
     pub(crate) concerns: Concerns,
 }
 

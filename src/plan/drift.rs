@@ -1,6 +1,6 @@
 //! The differences between a document and what is wanted there, as one reconcile found them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Concerns, ConditionHash, Differences, DriftKey, DriftKind, GrantKey, MemberKey};
 
@@ -22,15 +22,15 @@ impl Plan {
         let foreign = self.live.grants.keys().filter(|grant| !ours(grant));
         let grants = foreign.map(|grant| (grant.role.as_str(), &grant.condition, &grant.member));
         let beyond = self.live.beyond.iter().map(|(role, condition, member)| (role.as_str(), condition, member));
+        let left: BTreeMap<(&str, &ConditionHash, &MemberKey), &Concerns> = self
+            .left
+            .iter()
+            .map(|(grant, concerns)| ((grant.role.as_str(), &grant.condition, &grant.member), concerns))
+            .collect();
         for (role, condition, member) in grants.chain(beyond) {
             let counterpart = missing.iter().find(|grant| grant.role.as_str() == role && grant.member == *member);
-            if let Some((left, concerns)) = self
-                .left
-                .iter()
-                .find(|(left, _)| left.role.as_str() == role && left.condition == *condition && left.member == *member)
-            {
-                let kind = DriftKind::LeaverHasForeignGrant;
-                found.insert(key(kind, left.role.as_str(), condition, member), concerns.clone());
+            if let Some(concerns) = left.get(&(role, condition, member)) {
+                found.insert(key(DriftKind::LeaverHasForeignGrant, role, condition, member), (*concerns).clone());
                 continue;
             }
             let kind = match counterpart {

@@ -105,7 +105,7 @@ impl Simulation {
             limits,
             seed: Some(chance.seed()),
             status_window,
-            // Nobody sets the clock of a simulation.
+            // The clock of a simulation is never set back, so this check has nothing to find.
             clock_check: Duration::from_hours(24),
             nesting: NestingBounds { depth: setup.depth, ..NestingBounds::default() },
             ..EngineConfig::new(Ceiling::Enforce, drift)
@@ -275,7 +275,8 @@ impl Simulation {
     /// Carries out a decision of a person; the process may end meanwhile. A decision that the store does not accept is
     /// repeated by its caller.
     pub(super) async fn decide(&mut self, decision: impl Future<Output = Result<(), StoreError>>) {
-        let _ = self.until_the_end(decision).await;
+        // Neither the end of the process nor a refusal of the store is a failure of the simulation.
+        drop(self.until_the_end(decision).await);
     }
 
     /// Waits until the leader has ended, because of a commit after which it was to end.
